@@ -1,0 +1,69 @@
+"""Every error this library raises, as one tree.
+
+    AxolotlCacheError
+     +-- ConfigError          the YAML, a flag or an environment variable is wrong (all mistakes at once)
+     +-- RequestError         this one request can't be served as asked; others are not touched
+     +-- ModelLoadError       the model that the YAML names can't be loaded here
+     +-- NamespaceMismatch    cached state belongs to another model, template, tenant or version
+     +-- CapacityError        what must be held does not fit in the bound that was set
+     +-- StoreError           the store below a cache failed
+          +-- StoreFormatError   a file of another format or version; it is left untouched
+
+Each message says what to do next. An error is never cached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class AxolotlCacheError(Exception):
+    """Base of everything this library raises on purpose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake in a configuration: where it stands, what stands there, what to write instead."""
+
+    where: str
+    """The source, as `file.yaml:12`, `--cache-ttl` or an environment variable's name."""
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.key}: {self.message}"
+
+
+class ConfigError(AxolotlCacheError):
+    """The configuration is wrong; `problems` lists every mistake found, in file order."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        count = len(self.problems)
+        head = "1 mistake" if count == 1 else f"{count} mistakes"
+        super().__init__("\n".join([f"{head} in the configuration:", *(f"  {p}" for p in self.problems)]))
+
+
+class RequestError(AxolotlCacheError):
+    """This request can't be served as asked."""
+
+
+class ModelLoadError(AxolotlCacheError):
+    """The model that the configuration names can't be loaded on this machine."""
+
+
+class NamespaceMismatch(AxolotlCacheError):  # noqa: N818 - it names a state, as KeyError's siblings do
+    """Cached state belongs to another model, template, tenant or version."""
+
+
+class CapacityError(AxolotlCacheError):
+    """What must be held (pinned prefixes, one request's working memory) exceeds the bound that was set."""
+
+
+class StoreError(AxolotlCacheError):
+    """The store below a cache failed; the caller may go on without it."""
+
+
+class StoreFormatError(StoreError):
+    """The file is of another format or version. It was left untouched."""

@@ -1,0 +1,158 @@
+"""What is asked and what is answered: the words that every tier shares. Nothing here does any work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is chosen; names and meaning as in transformers' GenerationConfig."""
+
+    max_new_tokens: int = 256
+    temperature: float = 0.0
+    """0 is greedy: the most likely token, always."""
+    top_p: float = 1.0
+    top_k: int = 0
+    """0 is off."""
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether no randomness is involved."""
+        return self.temperature == 0.0
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether asking again must give the same answer, so that a stored one may stand in for it."""
+        return self.is_greedy or self.seed is not None
+
+    def canonical(self) -> dict[str, Any]:
+        """Return what of these settings can change the answer, as JSON types.
+
+        Greedy answers do not depend on the seed or on the filters of the distribution, so that two
+        greedy requests that differ only there share one entry.
+        """
+        settings: dict[str, Any] = {
+            "max_new_tokens": self.max_new_tokens,
+            "repetition_penalty": self.repetition_penalty,
+            "stop": list(self.stop),
+            "temperature": self.temperature,
+        }
+        if not self.is_greedy:
+            settings |= {"top_p": self.top_p, "top_k": self.top_k, "min_p": self.min_p, "seed": self.seed}
+        return settings
+
+
+@dataclass(frozen=True, slots=True)
+class CacheControl:
+    """What the client says about caching, after RFC 9111, section 5.2.1."""
+
+    no_cache: bool = False
+    """Compute the answer anew, and store it."""
+    no_store: bool = False
+    """Do not store this answer."""
+    max_age_seconds: float | None = None
+    """Serve no answer older than this."""
+    ttl_seconds: float | None = None
+    """How long this answer may be served; wins over `ttl_rules` and `entry_timeout`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request: a conversation or a plain prompt, and how to answer it."""
+
+    messages: tuple[Message, ...] = ()
+    prompt: str | None = None
+    """A prompt that is already rendered; the chat template is not applied. Either this or `messages`."""
+    sampling: Sampling = Sampling()
+    cache_control: CacheControl = CacheControl()
+    tenant: str = ""
+    principal: str = ""
+    session_id: str = ""
+    tags: tuple[str, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """Carried through to reports; never part of a key."""
+
+
+class Served(StrEnum):
+    """Which tier an answer came from; the values of the `X-Cache` header."""
+
+    HIT_EXACT = "hit-exact"
+    HIT_SEMANTIC = "hit-semantic"
+    HIT_SESSION = "hit-session"
+    HIT_PREFIX = "hit-prefix"
+    MISS = "miss"
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """Why a tier could not serve."""
+
+    reason: str
+    """One sentence for people."""
+    first_difference_tokens: int | None = None
+    """Position in the prompt, in tokens, of the first token that nothing cached agrees with."""
+    expected_text: str | None = None
+    """What the nearest cached prompt has there."""
+    found_text: str | None = None
+    """What this prompt has there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one answer. `prompt_tokens == cached_tokens + computed_tokens`."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    """Prompt tokens whose keys and values came from the prefix cache, or all of them on a response hit."""
+    completion_tokens: int
+
+    @property
+    def computed_tokens(self) -> int:
+        """Prompt tokens that went through the model for this answer."""
+        return self.prompt_tokens - self.cached_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back, and where it came from."""
+
+    text: str
+    finish_reason: str
+    """`stop` (end token or stop string) or `length`."""
+    served: Served
+    usage: Usage
+    ttft_seconds: float
+    total_seconds: float
+    age_seconds: float = 0.0
+    """Age of a stored answer; 0 for one computed now."""
+    saved_seconds: float = 0.0
+    """Time that computing would have taken, less what this took; known for response hits."""
+    response_miss: Miss | None = None
+    """Why the response cache did not serve; None if it did, or if it is off."""
+    prefix_miss: Miss | None = None
+    """Where the prefix cache stopped agreeing; None if nothing was looked up there."""
+    not_stored: str | None = None
+    """Why this answer was not kept for the next who asks; None if it was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of an answer's text, as it comes."""
+
+    text: str
