@@ -1,0 +1,70 @@
+"""Shared fixtures: a tiny random model, and the real one."""
+
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SMOLLM2 = REPOSITORY / "models" / "SmolLM2-135M-Instruct"
+
+
+@pytest.fixture(autouse=True)
+def own_cache_folder(tmp_path, monkeypatch):
+    """No test reads or writes the user's own cache folder."""
+    monkeypatch.setenv("AXOLOTL_CACHE_HOME", str(tmp_path / "cache-home"))
+
+
+@pytest.fixture(scope="session")
+def tiny_model():
+    """A Llama of 3 layers with random weights: every property that does not need a trained model."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=500,
+        hidden_size=96,
+        intermediate_size=160,
+        num_hidden_layers=3,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        max_position_embeddings=2048,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+@pytest.fixture(scope="session")
+def smollm2_folder():
+    """The bundled model as scripts/install prepares it."""
+    if not (SMOLLM2 / "model.safetensors").exists():
+        pytest.fail(f"{SMOLLM2} is missing: run scripts/install")
+    return SMOLLM2
+
+
+@pytest.fixture(scope="session")
+def small_model_folder(smollm2_folder, tmp_path_factory):
+    """A folder with random weights, SmolLM2's tokenizer and template: loads and answers in no time."""
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("small-model")
+    tokenizer = AutoTokenizer.from_pretrained(smollm2_folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=2048,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

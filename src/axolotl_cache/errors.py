@@ -53,7 +53,7 @@ class ModelLoadError(AxolotlCacheError):
     """The model that the configuration names can't be loaded on this machine."""
 
 
-class NamespaceMismatch(AxolotlCacheError):  # noqa: N818 - it names a state, as KeyError's siblings do
+class NamespaceMismatch(AxolotlCacheError):
     """Cached state belongs to another model, template, tenant or version."""
 
 

@@ -7,6 +7,9 @@ import json
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 
+BLOCK_SIZE_TOKENS = 32
+"""Keys and values are kept and reused in whole blocks of this many tokens (more in grid mode)."""
+
 BLOCK_LAYOUT_VERSION = 1
 """Raised when the meaning of a stored block changes, so that no old one is ever read as a new one."""
 

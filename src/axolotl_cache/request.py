@@ -146,7 +146,7 @@ class Answer:
     response_miss: Miss | None = None
     """Why the response cache did not serve; None if it did, or if it is off."""
     prefix_miss: Miss | None = None
-    """Where the prefix cache stopped agreeing; None if nothing was looked up there."""
+    """Where the prefix cache stopped agreeing; None on a response hit, which looks nothing up there."""
     not_stored: str | None = None
     """Why this answer was not kept for the next who asks; None if it was."""
 

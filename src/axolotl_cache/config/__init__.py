@@ -1,0 +1,39 @@
+"""Configuration: an Axolotl YAML with cache blocks, flags and the environment, typed and validated."""
+
+from axolotl_cache.config.layers import Flag
+from axolotl_cache.config.load import load_settings
+from axolotl_cache.config.secrets import mask_connection, shown
+from axolotl_cache.config.settings import (
+    BLOCKS,
+    NO_EFFECT_YET,
+    ClusterSettings,
+    InferenceSettings,
+    ModelSettings,
+    SessionSettings,
+    Settings,
+    TtlRule,
+    TtlRules,
+)
+from axolotl_cache.config.source import Source
+from axolotl_cache.config.units import format_duration, format_size, parse_duration, parse_size
+
+__all__ = [
+    "BLOCKS",
+    "NO_EFFECT_YET",
+    "ClusterSettings",
+    "Flag",
+    "InferenceSettings",
+    "ModelSettings",
+    "SessionSettings",
+    "Settings",
+    "Source",
+    "TtlRule",
+    "TtlRules",
+    "format_duration",
+    "format_size",
+    "load_settings",
+    "mask_connection",
+    "parse_duration",
+    "parse_size",
+    "shown",
+]

@@ -1,0 +1,9 @@
+"""The response cache: the same question is answered once.
+
+Loads neither numpy nor torch; the codec for tensors does, when it is given one.
+"""
+
+from axolotl_cache.response.cache import SmartInferenceCache
+from axolotl_cache.response.results import CacheStats, Entry
+
+__all__ = ["CacheStats", "Entry", "SmartInferenceCache"]

@@ -1,0 +1,23 @@
+"""Where bytes are kept: one protocol, and a store in memory and one on disk that both keep it.
+
+`SqliteStore` is loaded when it is first used, so that a cache without persistence never imports sqlite3.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from axolotl_cache.stores.base import Departure, Record, Store, StoreWarning, new_version
+from axolotl_cache.stores.memory import MemoryStore
+
+if TYPE_CHECKING:
+    from axolotl_cache.stores.sqlite import SqliteStore
+
+__all__ = ["Departure", "MemoryStore", "Record", "SqliteStore", "Store", "StoreWarning", "new_version"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "SqliteStore":
+        return import_module("axolotl_cache.stores.sqlite").SqliteStore
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

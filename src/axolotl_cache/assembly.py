@@ -1,0 +1,107 @@
+"""From settings to a pipeline that answers: model loaded, caches opened, system prompts pinned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from axolotl_cache.config import Settings, format_size
+from axolotl_cache.engine.engine import Engine
+from axolotl_cache.engine.loader import LoadedModel, load_model
+from axolotl_cache.engine.memory import total_memory_bytes
+from axolotl_cache.engine.prompt import PromptRenderer
+from axolotl_cache.paths import cache_home
+from axolotl_cache.pipeline import Pipeline
+from axolotl_cache.response import SmartInferenceCache
+
+ENTRIES_PER_CONCURRENT_REQUEST: Final = 10
+LEAST_ENTRIES: Final = 256
+
+Report = Callable[[str], None]
+
+
+def load(settings: Settings, report: Report) -> LoadedModel:
+    """Load the model that the settings describe."""
+    loaded = load_model(
+        settings.axolotl,
+        config_path=settings.path,
+        model_overrides=settings.model_overrides,
+        environment_tag=settings.inference.environment_tag,
+        cache_version=settings.inference.cache_version,
+        report=report,
+    )
+    for warning in loaded.warnings:
+        report(f"warning: {warning}")
+    return loaded
+
+
+def open_pipeline(
+    settings: Settings,
+    loaded: LoadedModel,
+    report: Report,
+    *,
+    response: SmartInferenceCache | None,
+    use_prefix_cache: bool,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Pipeline:
+    """Return a pipeline over a loaded model, its system prompts pinned.
+
+    Args:
+        settings: what is in force.
+        loaded: the model.
+        report: gets one line for each thing worth knowing.
+        response: the response cache, as from `open_response_cache`; None leaves it out.
+        use_prefix_cache: False computes every prompt in full.
+        progress: called with (system prompts computed, in all).
+    """
+    share = int(total_memory_bytes(loaded.device) * settings.max_memory_usage)
+    if use_prefix_cache and share < settings.model.max_cache_size:
+        report(
+            f"max_memory_usage {settings.max_memory_usage:g} of this device is {format_size(share)}: that "
+            f"bounds the KV held, and not max_cache_size ({format_size(settings.model.max_cache_size)})"
+        )
+    engine = Engine(
+        loaded.model,
+        device=loaded.device,
+        context_length_tokens=loaded.context_length_tokens,
+        end_tokens=loaded.end_tokens,
+        max_cache_bytes=min(settings.model.max_cache_size, share) if use_prefix_cache else 0,
+        ttl_seconds=settings.inference.entry_timeout,
+        memo=cache_home() / "exactness",
+    )
+    pipeline = Pipeline(
+        engine, PromptRenderer(loaded.tokenizer, loaded.chat_template), loaded.namespace, response
+    )
+    pipeline.prefix_enabled = use_prefix_cache and engine.can_reuse
+    if use_prefix_cache and not engine.can_reuse:
+        report(
+            "warning: this model keeps more than keys and values of each token: it runs without prefix cache"
+        )
+    if pipeline.prefix_enabled:
+        report(f"prefix reuse: {engine.exactness.mode} mode ({engine.exactness.reason})")
+        pinned = pipeline.precompute(settings.model.system_prompts, settings.model.prefix_length, progress)
+        if sum(pinned):
+            report(f"pinned {sum(pinned):,} tokens of {len(pinned)} system prompt(s)")
+    return pipeline
+
+
+def open_response_cache(
+    settings: Settings, *, concurrency: int = 1, persistent: bool = True
+) -> SmartInferenceCache:
+    """Open the response cache that the settings describe.
+
+    Args:
+        settings: what is in force.
+        concurrency: requests expected at once; decides the size when `max_cache_entries` is "auto".
+        persistent: False keeps it in memory, whatever the settings say.
+    """
+    wanted = settings.inference.max_cache_entries
+    entries = max(LEAST_ENTRIES, ENTRIES_PER_CONCURRENT_REQUEST * concurrency) if wanted == "auto" else wanted
+    path: Path | None = None
+    if persistent and settings.inference.enable_persistence:
+        own = settings.inference.persistence_path
+        path = Path(own).expanduser() if own else cache_home() / "responses"
+    return SmartInferenceCache(
+        capacity=entries, timeout=settings.inference.entry_timeout, persistence_path=path
+    )

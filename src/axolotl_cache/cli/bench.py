@@ -1,0 +1,97 @@
+"""`axolotl-cache bench`: the cache off and on, with the user's own model and requests."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from tqdm import tqdm
+
+from axolotl_cache.cli.flags import cache_options
+from axolotl_cache.cli.inference import choose_sampling, load_for_model, sampling_options
+from axolotl_cache.cli.prompts import Named, from_file, from_text
+from axolotl_cache.cli.terminal import say, steps_bar
+from axolotl_cache.config import Flag
+from axolotl_cache.errors import RequestError
+from axolotl_cache.request import Request
+
+SAMPLE_QUESTIONS: Final = (
+    "How do I reset my password?",
+    "What are your opening hours on Saturdays?",
+    "Can I change the delivery address of my order?",
+    "How long does a refund take?",
+    "Do you ship abroad, and what does it cost?",
+    "My parcel has not arrived. What should I do?",
+    "Which payment methods do you accept?",
+    "How can I cancel my subscription?",
+)
+SAMPLE_ORDER: Final = (0, 1, 2, 0, 3, 4, 1, 5, 0, 6, 7, 3)
+"""12 requests, 4 of them repeats."""
+
+
+@click.command()
+@click.argument("yaml_file", type=click.Path(path_type=Path), metavar="YOUR_CONFIG.YAML")
+@cache_options
+@click.option(
+    "--workload",
+    type=click.Path(path_type=Path),
+    metavar="FILE.JSONL",
+    help="Your requests in the order they came, as for `inference --prompts-file`. Without it: 12 samples.",
+)
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first so many requests.")
+@click.option("--system", metavar="TEXT", help="System message, as for `inference`.")
+@sampling_options
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the table.")
+def bench(
+    yaml_file: Path,
+    flags: dict[str, Flag],
+    workload: Path | None,
+    limit: int | None,
+    system: str | None,
+    sampling: dict[str, Any],
+    as_json: bool,
+) -> None:
+    """Measure the model that YOUR_CONFIG.YAML describes with the cache off and on.
+
+    Each request is answered both ways, the sides taking turns to go first, so that what else the machine
+    does falls on both. The response cache starts empty and is not persisted: your real one is not touched.
+    Answers are greedy unless you say otherwise, and compared.
+    """
+    settings = load_for_model(yaml_file, flags)
+    chosen = next(iter(settings.model.system_prompts), None) if system is None else system or None
+    named = from_file(workload, Request(), chosen) if workload else None
+    if named == []:
+        raise RequestError(f"{workload} holds no requests")
+
+    from axolotl_cache.assembly import load, open_pipeline, open_response_cache
+    from axolotl_cache.measure import compare, figures, table
+
+    loaded = load(settings, say)
+    response = open_response_cache(settings, persistent=False)
+    with steps_bar("computing system prompts") as progress:
+        pipeline = open_pipeline(
+            settings,
+            loaded,
+            say,
+            response=response,
+            use_prefix_cache=settings.model.enable_prefix_cache,
+            progress=progress,
+        )
+    if named is None:
+        own = chosen if pipeline.renderer.takes_messages else None
+        named = [Named("", from_text(SAMPLE_QUESTIONS[i], Request(), own)) for i in SAMPLE_ORDER]
+    chosen_sampling = choose_sampling(
+        {} if "temperature" not in sampling else loaded.default_sampling, sampling
+    )
+    requests = [replace(n.request, sampling=chosen_sampling) for n in named[:limit]]
+    with (
+        closing(pipeline),
+        tqdm(total=2 * len(requests), desc="requests, off and on", file=sys.stderr) as bar,
+    ):
+        comparison = compare(pipeline, requests, done=bar.update)
+    click.echo(json.dumps(figures(comparison)) if as_json else table(comparison))

@@ -1,0 +1,291 @@
+"""`axolotl-cache inference`, and `python -m axolotl.cli.inference` where Axolotl is not installed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import closing
+from dataclasses import replace
+from functools import wraps
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from axolotl_cache.cli.errors import CleanCommand
+from axolotl_cache.cli.flags import cache_options
+from axolotl_cache.cli.prompts import Named, from_file, from_text
+from axolotl_cache.cli.terminal import print_summary, say, steps_bar
+from axolotl_cache.config import Flag, Settings, load_settings
+from axolotl_cache.errors import ConfigError, Problem, RequestError
+from axolotl_cache.pipeline import Pipeline
+from axolotl_cache.request import Answer, Delta, Message, Request, Sampling
+
+_RULE: Final = "=" * 80
+_INTERRUPTED: Final = 130
+
+
+def sampling_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that choose tokens; the command gets the given ones as a dict, `sampling`."""
+    names = ("max_new_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "stop")
+
+    @click.option("--max-new-tokens", type=int, help="Longest answer, in tokens.  [default: 512]")
+    @click.option(
+        "--temperature", type=float, help="0 is greedy.  [default: the model's generation_config, else 0]"
+    )
+    @click.option("--top-p", type=float, help="Nucleus sampling; 1 is off.")
+    @click.option("--top-k", type=int, help="Only the k likeliest tokens; 0 is off.")
+    @click.option("--min-p", type=float, help="Only tokens at least this likely against the best; 0 is off.")
+    @click.option("--repetition-penalty", type=float, help="Above 1 discourages repetition; 1 is off.")
+    @click.option("--seed", type=int, help="Makes sampled answers repeatable, and so cacheable.")
+    @click.option("--stop", multiple=True, help="End the answer before this text; may be given again.")
+    @wraps(command)
+    def with_sampling(*args: Any, **options: Any) -> Any:
+        given = {n: options.pop(n) for n in names}
+        return command(*args, sampling={n: v for n, v in given.items() if v not in (None, ())}, **options)
+
+    return with_sampling
+
+
+def choose_sampling(from_model: dict[str, Any], given: dict[str, Any]) -> Sampling:
+    """Return how tokens are chosen: what the user gave, else what the model's own configuration says.
+
+    Args:
+        from_model: the model's generation_config.
+        given: the user's options; a temperature of 0 is greedy, whatever the model says.
+    """
+    known = {"temperature", "top_p", "top_k", "min_p", "repetition_penalty"}
+    own = {k: v for k, v in from_model.items() if k in known and v is not None}
+    if not from_model.get("do_sample", False):
+        own = {k: v for k, v in own.items() if k == "repetition_penalty"}
+    elif "temperature" not in own:
+        own["temperature"] = 1.0
+    return Sampling(**({"max_new_tokens": 512} | own | given))
+
+
+def load_for_model(yaml_file: Path, flags: dict[str, Flag]) -> Settings:
+    """Load settings for a command that will load the model, whose own keys may stand in `model_config`."""
+
+    def keys_of_the_model(axolotl: Mapping[str, Any]) -> Collection[str] | None:
+        from axolotl_cache.engine.config_keys import model_config_keys
+
+        return model_config_keys(axolotl, config_path=yaml_file)
+
+    return load_settings(yaml_file, flags=flags, model_config_keys=keys_of_the_model)
+
+
+def _command(name: str, *, caches_by_default: bool) -> click.Command:
+    @click.command(name, cls=CleanCommand)
+    @click.argument("yaml_file", type=click.Path(path_type=Path), metavar="YOUR_CONFIG.YAML")
+    @cache_options
+    @click.option("--prompt", "prompts", multiple=True, metavar="TEXT", help="Answer this; may be repeated.")
+    @click.option(
+        "--prompts-file",
+        type=click.Path(path_type=Path),
+        metavar="FILE.JSONL",
+        help="Answer each line: a JSON string, or an object with user, messages or prompt. Implies --json.",
+    )
+    @click.option(
+        "--chat", is_flag=True, help="A conversation: a line is a turn, and what was said is known."
+    )
+    @click.option(
+        "--system",
+        metavar="TEXT",
+        help="System message.  [default: the first of model_config.system_prompts; '' for none of them]",
+    )
+    @sampling_options
+    @click.option(
+        "--json", "as_json", is_flag=True, help="One JSON object an answer, with where it came from."
+    )
+    @click.option("--quiet", is_flag=True, help="Nothing on standard error but warnings and errors.")
+    def command(yaml_file: Path, flags: dict[str, Flag], **options: Any) -> None:
+        settings = load_for_model(yaml_file, flags)
+        caching = caches_by_default or bool(flags) or settings.cache_blocks_present
+        answer_prompts(settings, caching=caching, **options)
+
+    when = "" if caches_by_default else "Nothing is cached unless the YAML has cache blocks or a flag asks."
+    command.help = f"""Answer prompts with the model that YOUR_CONFIG.YAML describes, through the caches.
+
+    Prompts come from --prompt, --prompts-file, a pipe, or the terminal. Standard output holds the answers
+    and nothing else. {when}
+    """
+    return command
+
+
+inference = _command("inference", caches_by_default=True)
+axolotl_inference = _command("python -m axolotl.cli.inference", caches_by_default=False)
+"""The same under Axolotl's name, where nothing is cached unless it is asked for."""
+
+
+def answer_prompts(
+    settings: Settings,
+    *,
+    prompts: tuple[str, ...],
+    prompts_file: Path | None,
+    chat: bool,
+    system: str | None,
+    sampling: dict[str, Any],
+    as_json: bool,
+    quiet: bool,
+    caching: bool = True,
+) -> None:
+    """Run the command on settings that are in force.
+
+    Args:
+        settings: what is in force.
+        prompts: texts to answer.
+        prompts_file: a JSON Lines file of requests to answer.
+        chat: hold a conversation on the terminal.
+        system: the system message; None for the first of `system_prompts`, "" for none of ours.
+        sampling: the options given on the command line.
+        as_json: print objects.
+        quiet: say nothing on standard error but warnings.
+        caching: False answers as if this library were not there.
+    """
+    if sum([bool(prompts), prompts_file is not None, chat]) > 1:
+        raise ConfigError([Problem("command line", "--prompt, --prompts-file, --chat", "give one of them")])
+    chosen_system = next(iter(settings.model.system_prompts), None) if system is None else system or None
+    # What can be wrong in a file is said before the model is loaded.
+    named = from_file(prompts_file, Request(), chosen_system) if prompts_file else None
+    pipeline, defaults = _open(settings, quiet=quiet, caching=caching)
+    template = Request(sampling=choose_sampling(defaults, sampling))
+    system_for_model = chosen_system if pipeline.renderer.takes_messages else None
+    session = _Session(pipeline, template, system_for_model, as_json=as_json or named is not None)
+    with closing(pipeline):
+        try:
+            if named is not None:
+                session.answer_all(
+                    Named(n.name, replace(n.request, sampling=template.sampling)) for n in named
+                )
+            elif prompts:
+                session.answer_all(session.named(i, text) for i, text in enumerate(prompts, 1))
+            elif chat:
+                session.chat()
+            elif sys.stdin.isatty():
+                session.terminal()
+            else:
+                text = sys.stdin.read().strip()
+                if not text:
+                    raise RequestError("standard input is empty; pipe a prompt in, or use --prompt")
+                session.answer_all([session.named(1, text)])
+        except KeyboardInterrupt:
+            click.echo("\ninterrupted; every answer given so far is kept", err=True)
+            sys.exit(_INTERRUPTED)
+        finally:
+            if not quiet:
+                print_summary(pipeline.totals)
+
+
+def _open(settings: Settings, *, quiet: bool, caching: bool) -> tuple[Pipeline, dict[str, Any]]:
+    from axolotl_cache.assembly import load, open_pipeline, open_response_cache
+
+    def report(line: str) -> None:
+        if not quiet or line.startswith("warning"):
+            say(line)
+
+    loaded = load(settings, report)
+    with steps_bar("computing system prompts", quiet=quiet) as progress:
+        pipeline = open_pipeline(
+            settings,
+            loaded,
+            report,
+            response=open_response_cache(settings) if caching else None,
+            use_prefix_cache=caching and settings.model.enable_prefix_cache,
+            progress=progress,
+        )
+    return pipeline, loaded.default_sampling
+
+
+class _Session:
+    """Answers on standard output, one after another."""
+
+    def __init__(self, pipeline: Pipeline, template: Request, system: str | None, *, as_json: bool) -> None:
+        self._pipeline = pipeline
+        self._template = template
+        self._system = system
+        self._as_json = as_json
+
+    def named(self, number: int, text: str) -> Named:
+        return Named(str(number), self._request(text))
+
+    def answer_all(self, requests: Iterator[Named] | list[Named]) -> None:
+        for named in requests:
+            self._answer(named)
+
+    def terminal(self) -> None:
+        """Ask for instructions until an empty one, as Axolotl does."""
+        while True:
+            click.echo(f"{_RULE}\nGive me an instruction (Ctrl + D to submit, nothing to leave):", err=True)
+            text = sys.stdin.read().strip()
+            if not text:
+                return
+            click.echo(_RULE, err=True)
+            self._answer(self.named(0, text))
+
+    def chat(self) -> None:
+        """Hold a conversation: a line is a turn."""
+        if not self._pipeline.renderer.takes_messages:
+            raise RequestError("this model has no chat template; --chat needs one (set chat_template)")
+        click.echo("A line is a turn; /clear starts over, Ctrl + D leaves.", err=True)
+        head = [Message("system", self._system)] if self._system else []
+        said: list[Message] = []
+        while True:
+            click.echo("> ", nl=False, err=True)
+            line = sys.stdin.readline()
+            if not line:
+                return
+            text = line.strip()
+            if text == "/clear":
+                said = []
+            elif text:
+                turn = [*said, Message("user", text)]
+                answer = self._answer(Named("", replace(self._template, messages=(*head, *turn))))
+                said = [*turn, Message("assistant", answer.text)]
+
+    def _request(self, text: str) -> Request:
+        if not self._pipeline.renderer.takes_messages:
+            return replace(self._template, prompt=text)
+        return from_text(text, self._template, self._system)
+
+    def _answer(self, named: Named) -> Answer:
+        done: Answer | None = None
+        with closing(self._pipeline.stream(named.request)) as stream:
+            for part in stream:
+                if isinstance(part, Delta):
+                    if not self._as_json:
+                        click.echo(part.text, nl=False)
+                        sys.stdout.flush()
+                else:
+                    done = part
+        if done is None:
+            raise RuntimeError("the stream ended without an answer")
+        click.echo(json.dumps(_as_json(named.name, done), ensure_ascii=False) if self._as_json else "")
+        return done
+
+
+def _as_json(name: str, answer: Answer) -> dict[str, Any]:
+    misses = {"response": answer.response_miss, "prefix": answer.prefix_miss}
+    return {
+        "id": name,
+        "text": answer.text,
+        "finish_reason": answer.finish_reason,
+        "served": answer.served.value,
+        "prompt_tokens": answer.usage.prompt_tokens,
+        "cached_tokens": answer.usage.cached_tokens,
+        "completion_tokens": answer.usage.completion_tokens,
+        "ttft_seconds": round(answer.ttft_seconds, 6),
+        "total_seconds": round(answer.total_seconds, 6),
+        "age_seconds": round(answer.age_seconds, 3),
+        "misses": {
+            tier: {
+                "reason": miss.reason,
+                "first_difference_tokens": miss.first_difference_tokens,
+                "expected_text": miss.expected_text,
+                "found_text": miss.found_text,
+            }
+            for tier, miss in misses.items()
+            if miss
+        },
+        "not_stored": answer.not_stored,
+    }

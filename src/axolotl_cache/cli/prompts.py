@@ -1,0 +1,92 @@
+"""Requests from what people give: an argument, a JSON Lines file, standard input."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from axolotl_cache.errors import ConfigError, Problem, RequestError
+from axolotl_cache.request import Message, Request
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A request and the name that its file gives it."""
+
+    name: str
+    request: Request
+
+
+def from_text(text: str, template: Request, system: str | None) -> Request:
+    """Return the request for one text of a user.
+
+    Args:
+        text: what the user says.
+        template: carries the sampling settings.
+        system: the system message; None for a plain prompt or for the template's own message.
+    """
+    head = () if system is None else (Message("system", system),)
+    return replace(template, messages=(*head, Message("user", text)))
+
+
+def from_file(path: Path, template: Request, system: str | None) -> list[Named]:
+    """Read a JSON Lines file of requests.
+
+    A line is a JSON string, or an object with `user` (a user's text, behind the system message), `messages`
+    (a whole conversation as in OpenAI's API) or `prompt` (a rendered prompt; no template is applied); `id`
+    names it and `system` replaces the system message.
+
+    Raises:
+        ConfigError: naming every line that can't be read; nothing is answered then.
+    """
+    problems: list[Problem] = []
+    found: list[Named] = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([Problem(str(path), "prompts file", f"can't be read: {error}")]) from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            found.append(_from_line(line, str(number), template, system))
+        except RequestError as error:
+            problems.append(Problem(f"{path}:{number}", "request", str(error)))
+    if problems:
+        raise ConfigError(problems)
+    return found
+
+
+def _from_line(line: str, number: str, template: Request, system: str | None) -> Named:
+    try:
+        value = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise RequestError(f"not JSON ({error}); write one JSON value a line") from error
+    if isinstance(value, str):
+        value = {"user": value}
+    if not isinstance(value, dict) or sum(k in value for k in ("prompt", "user", "messages")) != 1:
+        raise RequestError("wants a JSON string, or an object with one of `user`, `messages`, `prompt`")
+    name = str(value.get("id", number))
+    own_system = value.get("system", system)
+    if "messages" in value:
+        return Named(name, replace(template, messages=tuple(_messages(value["messages"]))))
+    text = value["user"] if "user" in value else value["prompt"]
+    if not isinstance(text, str) or not isinstance(own_system, str | None):
+        raise RequestError("`user`, `prompt` and `system` are texts")
+    if "prompt" in value:
+        return Named(name, replace(template, prompt=text))
+    return Named(name, from_text(text, template, own_system))
+
+
+def _messages(value: Any) -> Iterator[Message]:
+    if not isinstance(value, list) or not value:
+        raise RequestError("`messages` is a list with at least one message")
+    for message in value:
+        if not isinstance(message, Mapping) or not all(
+            isinstance(message.get(k), str) for k in ("role", "content")
+        ):
+            raise RequestError('each message is an object as {"role": "user", "content": "..."}')
+        yield Message(message["role"], message["content"])

@@ -1,0 +1,60 @@
+"""What people see while they wait: lines and bars on standard error. Standard output holds answers only."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import click
+from tqdm import tqdm
+
+from axolotl_cache.pipeline import Totals
+from axolotl_cache.request import Served
+
+SERVED_IN_WORDS = {
+    Served.HIT_EXACT: "from the response cache",
+    Served.HIT_PREFIX: "computed behind a cached prefix",
+    Served.MISS: "computed in full",
+}
+
+
+def say(line: str) -> None:
+    """Write a line for people."""
+    tqdm.write(line, file=sys.stderr)
+
+
+@contextmanager
+def steps_bar(title: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """Yield a function (done, total) that draws a progress bar on standard error."""
+    with tqdm(desc=title, file=sys.stderr, leave=False, disable=quiet, delay=0.5) as bar:
+
+        def draw(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield draw
+
+
+def summary(totals: Totals) -> str:
+    """Return the account of a run: requests, hits by tier, tokens cached and computed, time saved."""
+    if not totals.requests:
+        return "no requests"
+    computed = totals.prompt_tokens - totals.cached_tokens
+    lines = [f"{totals.requests} request{'s' if totals.requests > 1 else ''}"]
+    for served, words in SERVED_IN_WORDS.items():
+        if totals.served[served]:
+            lines.append(f"  {totals.served[served]:>6}  {words} ({served.value})")
+    lines += [
+        f"prompt tokens: {totals.prompt_tokens:,}, of which {totals.cached_tokens:,} cached and "
+        f"{computed:,} computed; answer tokens: {totals.completion_tokens:,}",
+        f"time saved: {totals.response_saved_seconds:.1f} s by stored answers, "
+        f"about {totals.prefix_saved_seconds:.1f} s by cached prefixes",
+    ]
+    lines += [f"not stored: {count}, {reason}" for reason, count in totals.not_stored.items()]
+    return "\n".join(lines)
+
+
+def print_summary(totals: Totals) -> None:
+    """Write the account of a run to standard error."""
+    click.echo("\n" + summary(totals), err=True)

@@ -1,0 +1,91 @@
+"""From a request to the model's prompt: the chat template applied, and the text cut into tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from axolotl_cache.errors import RequestError
+from axolotl_cache.request import Message, Request
+
+
+class PromptRenderer:
+    """Renders prompts exactly as the model was trained to see them.
+
+    Args:
+        tokenizer: the model's Hugging Face tokenizer.
+        chat_template: Jinja text; None for a model without one, which then takes plain prompts only.
+    """
+
+    def __init__(self, tokenizer: Any, chat_template: str | None) -> None:
+        self._tokenizer = tokenizer
+        self._chat_template = chat_template
+
+    @property
+    def takes_messages(self) -> bool:
+        """Whether there is a chat template."""
+        return self._chat_template is not None
+
+    def text(self, request: Request) -> str:
+        """Return the prompt as text, special tokens written out.
+
+        Raises:
+            RequestError: neither or both of messages and prompt are given, or the template refuses them.
+        """
+        if (request.prompt is None) == (not request.messages):
+            raise RequestError("a request holds either `messages` or a `prompt`")
+        if request.prompt is not None:
+            return request.prompt
+        return self.render(request.messages)
+
+    def render(self, messages: Sequence[Message], *, for_answer: bool = True) -> str:
+        """Return messages as the template writes them, ready for the assistant's answer if `for_answer`."""
+        if self._chat_template is None:
+            raise RequestError(
+                "this model has no chat template: send a plain `prompt`, or set `chat_template` in the YAML"
+            )
+        try:
+            rendered = self._tokenizer.apply_chat_template(
+                [{"role": m.role, "content": m.content} for m in messages],
+                chat_template=self._chat_template,
+                tokenize=False,
+                add_generation_prompt=for_answer,
+            )
+        except Exception as error:
+            # Templates are programs: what they raise (jinja2's errors, or their own) is about the messages.
+            raise RequestError(f"the chat template refuses these messages: {error}") from error
+        return str(rendered)
+
+    def tokens(self, text: str, *, is_plain: bool) -> list[int]:
+        """Return the token ids of a rendered text.
+
+        Args:
+            text: as returned by `text`.
+            is_plain: True for a plain prompt, which gets the tokenizer's own special tokens; a rendered
+                conversation has them written out already.
+        """
+        return list(self._tokenizer(text, add_special_tokens=is_plain)["input_ids"])
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Return the text of an answer's tokens."""
+        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
+
+    def show(self, tokens: Sequence[int]) -> str:
+        """Return the text of any tokens, special ones written out, for reports."""
+        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=False))
+
+    def shared_prefix(self, system: str | None) -> list[int]:
+        """Return the tokens that every conversation with this system message starts with.
+
+        Found by rendering two conversations that have nothing else in common. None stands for no system
+        message: what remains is the one that the template puts in by itself, if any.
+        """
+        head = () if system is None else (Message("system", system),)
+        one, other = (
+            self.tokens(self.render((*head, Message("user", word))), is_plain=False)
+            for word in ("A b", "7\n")
+        )
+        length = 0
+        while length < min(len(one), len(other)) and one[length] == other[length]:
+            length += 1
+        return one[:length]

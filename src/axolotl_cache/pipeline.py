@@ -1,0 +1,273 @@
+"""A request's way through the tiers. The one place that knows their order.
+
+    request -> response cache (exact) -> engine with the prefix cache -> answer
+
+Every answer says which tier served it, what was reused, and why the others could not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from axolotl_cache.clock import Clock, wall_clock
+from axolotl_cache.engine.engine import Engine, Generation
+from axolotl_cache.engine.prompt import PromptRenderer
+from axolotl_cache.engine.text import TextStream
+from axolotl_cache.errors import CapacityError
+from axolotl_cache.namespace import Namespace
+from axolotl_cache.request import Answer, Delta, Miss, Request, Served, Usage
+from axolotl_cache.response import Entry, SmartInferenceCache
+
+
+@dataclass(slots=True)
+class Totals:
+    """What a run came to."""
+
+    requests: int = 0
+    served: Counter[Served] = field(default_factory=Counter)
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    response_saved_seconds: float = 0.0
+    """What the stored answers took to compute, less what serving them took."""
+    prefix_saved_seconds: float = 0.0
+    """Reused prompt tokens, at the prefill speed measured in this run: an estimate."""
+    not_stored: Counter[str] = field(default_factory=Counter)
+
+    def count(self, answer: Answer, prefill_seconds_per_token: float) -> None:
+        """Add one answer."""
+        self.requests += 1
+        self.served[answer.served] += 1
+        self.prompt_tokens += answer.usage.prompt_tokens
+        self.cached_tokens += answer.usage.cached_tokens
+        self.completion_tokens += answer.usage.completion_tokens
+        if answer.served is Served.HIT_EXACT:
+            self.response_saved_seconds += answer.saved_seconds
+        else:
+            self.prefix_saved_seconds += answer.usage.cached_tokens * prefill_seconds_per_token
+        if answer.not_stored:
+            self.not_stored[answer.not_stored] += 1
+
+
+class Pipeline:
+    """Answers requests through the response cache and the engine's prefix cache.
+
+    Args:
+        engine: computes what no cache knows.
+        renderer: the model's template and tokenizer.
+        namespace: of the model as it is loaded.
+        response: the response cache; None leaves it out.
+        clock: wall clock, for the age of stored answers.
+
+    Attributes:
+        response_enabled: kill switch of the response cache, at run time.
+        prefix_enabled: kill switch of the prefix cache, at run time.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        renderer: PromptRenderer,
+        namespace: Namespace,
+        response: SmartInferenceCache | None = None,
+        *,
+        clock: Clock = wall_clock,
+    ) -> None:
+        self.engine = engine
+        self.renderer = renderer
+        self.namespace = namespace
+        self.response = response
+        self.response_enabled = response is not None
+        self.prefix_enabled = True
+        self.totals = Totals()
+        self._clock = clock
+
+    def answer(self, request: Request) -> Answer:
+        """Return the whole answer at once."""
+        (answer,) = [part for part in self.stream(request) if isinstance(part, Answer)]
+        return answer
+
+    def stream(self, request: Request) -> Generator[Delta | Answer, None, None]:
+        """Yield the answer's text as it comes, and at the end the `Answer` with the whole account.
+
+        An answer that is not read to its end is not stored.
+
+        Raises:
+            RequestError: the request can't be served as asked.
+        """
+        started = time.perf_counter()
+        text = self.renderer.text(request)
+        namespace = self.namespace.for_tenant(request.tenant)
+        response = self.response if self.response_enabled else None
+        response_miss: Miss | None = None
+        key = ""
+        if response is not None:
+            key = _key(response, request, text, namespace)
+            entry, response_miss = self._look_up(response, key, request)
+            if entry:
+                yield Delta(entry.value["text"])
+                yield self._counted(_from_entry(entry, started, self._clock()))
+                return
+        generation = self.engine.generate(
+            self.renderer.tokens(text, is_plain=request.prompt is not None),
+            request.sampling,
+            namespace=namespace.digest,
+            reuse=self.prefix_enabled,
+        )
+        pieces: list[str] = []
+        out = TextStream(self.renderer.decode, request.sampling.stop)
+        first_at = 0.0
+        try:
+            for token in generation:
+                piece = out.push(token)
+                first_at = first_at or time.perf_counter()
+                if piece:
+                    pieces.append(piece)
+                    yield Delta(piece)
+                if out.stopped:
+                    break
+        finally:
+            generation.close()
+        rest = out.finish()
+        if rest:
+            pieces.append(rest)
+            yield Delta(rest)
+        now = time.perf_counter()
+        answer = Answer(
+            text="".join(pieces),
+            finish_reason="stop" if out.stopped else generation.finish_reason,
+            served=Served.HIT_PREFIX if generation.cached_tokens else Served.MISS,
+            usage=Usage(generation.prompt_tokens, generation.cached_tokens, len(generation.tokens)),
+            ttft_seconds=(first_at or now) - started,
+            total_seconds=now - started,
+            response_miss=response_miss,
+            prefix_miss=self._prefix_miss(generation),
+            not_stored=_why_not_stored(request) if response is not None else "the response cache is off",
+        )
+        if response is not None and answer.not_stored is None:
+            response.set(key, _to_value(answer), ttl=request.cache_control.ttl_seconds, tags=request.tags)
+        yield self._counted(answer)
+
+    def precompute(
+        self,
+        system_prompts: Sequence[str],
+        prefix_length: int,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> tuple[int, ...]:
+        """Compute and pin the leading tokens of each system prompt; return how many of each.
+
+        Args:
+            system_prompts: texts; empty for the message that the template puts in by itself.
+            prefix_length: tokens to pin of each, at the most; rounded down to whole blocks.
+            progress: called with (prompts done, prompts in all).
+
+        Raises:
+            CapacityError: together they do not fit below the bound; nothing stays pinned.
+        """
+        wanted: list[str | None] = [*dict.fromkeys(system_prompts)] or [None]
+        pinned: list[int] = []
+        for done, system in enumerate(wanted):
+            progress(done, len(wanted))
+            tokens = self.renderer.shared_prefix(system) if self.renderer.takes_messages else []
+            try:
+                pinned.append(self.engine.pin(tokens[:prefix_length], namespace=self.namespace.digest))
+            except CapacityError:
+                self.engine.clear(namespace=self.namespace.digest)
+                raise
+        progress(len(wanted), len(wanted))
+        return tuple(pinned)
+
+    def close(self) -> None:
+        """Write out what is pending and let go of files."""
+        if self.response is not None:
+            self.response.close()
+
+    def _look_up(
+        self, response: SmartInferenceCache, key: str, request: Request
+    ) -> tuple[Entry | None, Miss | None]:
+        if not request.sampling.is_repeatable:
+            return None, Miss(_SAMPLED)
+        if request.cache_control.no_cache:
+            return None, Miss("the request asked for a new answer (no-cache)")
+        entry = response.lookup(key, max_age_seconds=request.cache_control.max_age_seconds)
+        if entry:
+            return entry, None
+        return None, Miss(response.why_missing(key) or "nobody asked exactly this before")
+
+    def _prefix_miss(self, generation: Generation) -> Miss:
+        if not self.prefix_enabled:
+            return Miss("the prefix cache is off")
+        at = generation.difference
+        if at is None:
+            ends = generation.cached_tokens
+            known = (
+                "what is cached of this prompt ends here"
+                if ends
+                else "nothing cached starts like this prompt"
+            )
+            return Miss(known, first_difference_tokens=ends)
+        return Miss(
+            "the prompt differs from everything cached from here on",
+            first_difference_tokens=at.position_tokens,
+            expected_text=self.renderer.show(at.cached),
+            found_text=self.renderer.show(at.found),
+        )
+
+    def _counted(self, answer: Answer) -> Answer:
+        stats = self.engine.stats
+        self.totals.count(answer, stats.prefill_seconds / max(stats.prefill_tokens, 1))
+        return answer
+
+
+def _key(response: SmartInferenceCache, request: Request, text: str, namespace: Namespace) -> str:
+    return response.generate_key(
+        {
+            "namespace": namespace.digest,
+            "plain": request.prompt is not None,
+            "prompt": text,
+            "sampling": request.sampling.canonical(),
+        }
+    )
+
+
+_SAMPLED = (
+    "sampled without a seed: asking again may rightly give another answer "
+    "(set temperature to 0 or give a seed)"
+)
+
+
+def _why_not_stored(request: Request) -> str | None:
+    if not request.sampling.is_repeatable:
+        return _SAMPLED
+    if request.cache_control.no_store:
+        return "the request asked not to store it (no-store)"
+    return None
+
+
+def _to_value(answer: Answer) -> dict[str, Any]:
+    return {
+        "text": answer.text,
+        "finish_reason": answer.finish_reason,
+        "prompt_tokens": answer.usage.prompt_tokens,
+        "completion_tokens": answer.usage.completion_tokens,
+        "seconds": answer.total_seconds,
+    }
+
+
+def _from_entry(entry: Entry, started: float, now_seconds: float) -> Answer:
+    value = entry.value
+    took = time.perf_counter() - started
+    return Answer(
+        text=value["text"],
+        finish_reason=value["finish_reason"],
+        served=Served.HIT_EXACT,
+        usage=Usage(value["prompt_tokens"], value["prompt_tokens"], value["completion_tokens"]),
+        ttft_seconds=took,
+        total_seconds=took,
+        age_seconds=max(now_seconds - entry.created_at, 0.0),
+        saved_seconds=max(value["seconds"] - took, 0.0),
+    )

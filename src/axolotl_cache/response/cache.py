@@ -1,0 +1,396 @@
+"""`SmartInferenceCache`: answers by key, in memory, and on disk if asked for."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from importlib import import_module
+from math import isfinite
+from pathlib import Path
+from threading import Lock
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from axolotl_cache.clock import Clock, wall_clock
+from axolotl_cache.response import codec
+from axolotl_cache.response.key import KeyMaker, scope_of
+from axolotl_cache.response.results import CacheStats, Entry
+from axolotl_cache.response.tiers import Tiers
+from axolotl_cache.stores import MemoryStore, Record, Store
+
+if TYPE_CHECKING:
+    from axolotl_cache.namespace import Namespace
+    from axolotl_cache.response.flight import Flights
+
+F = TypeVar("F", bound=Callable[..., Any])
+V = TypeVar("V")
+
+_MAKING_FLIGHTS = Lock()
+
+
+class SmartInferenceCache(MutableMapping[str, Any]):
+    """A cache of answers: least recently used out first, each with a time to live, optionally on disk.
+
+        cache_key = cache.generate_key(user_input)
+        if cache.contains(cache_key):
+            return cache.get(cache_key)
+        cache.set(cache_key, result)
+
+    Values are str, bytes, JSON, numpy arrays and torch tensors; what comes back equals what went in, type
+    and dtype included, and changing it does not change the cache. It knows no model: without `namespace=`,
+    an answer outlives a change of model, template or adapter until its time is up.
+
+    Safe for threads, for processes that share `persistence_path`, and across `fork`. A hit in memory never
+    waits for another thread's write to disk. Should the disk fail while it runs, it goes on in memory, says
+    so in a `StoreWarning`, and counts it in `stats().store_errors`.
+
+    Args:
+        capacity: most entries, a hard bound, in memory as on disk.
+        timeout: seconds for which an entry may be served; None is for ever.
+        persistence_path: a folder, made with mode 0700 if need be; None keeps everything in memory.
+        namespace: binds the keys, and what of the folder is seen, to a model: a `Namespace`, or a string.
+        clock: seconds since the epoch.
+
+    Raises:
+        StoreFormatError: the folder holds another program's database, or a later version's.
+        StoreError: the folder can't be used at all.
+    """
+
+    def __init__(
+        self,
+        capacity: int = 2000,
+        timeout: float | None = 1800,
+        persistence_path: str | os.PathLike[str] | None = None,
+        *,
+        namespace: Namespace | str | None = None,
+        clock: Clock = wall_clock,
+    ) -> None:
+        if type(capacity) is not int:
+            raise TypeError(f"capacity is a number of entries, an int, not {capacity!r}")
+        if capacity < 1:
+            raise ValueError(f"capacity is at least 1 entry, not {capacity}")
+        if timeout is not None and not (isfinite(timeout) and timeout > 0):
+            raise ValueError(f"timeout is a positive number of seconds, or None for ever, not {timeout}")
+        self.timeout = timeout
+        self._capacity = capacity
+        self._clock = clock
+        self._make_key = KeyMaker(namespace)
+        self._scope = scope_of(namespace)
+        self._folder = None if persistence_path is None else Path(persistence_path)
+        disk: Store | None = None
+        if self._folder is not None:
+            sqlite = import_module("axolotl_cache.stores.sqlite")
+            disk = sqlite.SqliteStore(self._folder, capacity, scope=self._scope)
+        self._tiers = Tiers(MemoryStore(capacity), disk, clock)
+        self._flights: Flights | None = None
+        _ALIVE.add(self)
+
+    # The four of every day
+
+    def generate_key(self, user_input: Any, **context: Any) -> str:
+        """Return the key for an input: a digest of all of it, and of the namespace.
+
+        Equal in every process, on every machine and in every later version. Nothing is normalised: two
+        inputs that differ in anything give two keys. Cost: 1 us for 500 characters.
+
+        Args:
+            user_input: a str, or JSON-like: a list of messages, a dict.
+            context: what else decides the answer, as `temperature=0.2`; JSON-like.
+
+        Raises:
+            TypeError: something in it is not JSON-like; the message says where.
+        """
+        return self._make_key(user_input, context)
+
+    def contains(self, key: str) -> bool:
+        """Whether there is something to serve for `key`.
+
+        If so, it stays at hand for 5 seconds: the `get` that follows finds it even if it expires or is
+        evicted in between. Only removing it on purpose, or storing something else, undoes that. Changes
+        no count and no recency. Cost: 1 us from memory.
+        """
+        return self._tiers.contains(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value for `key`, or `default`. Counts one hit or miss. Cost: 1 us from memory."""
+        record = self._tiers.serve(key, promised=True)
+        return default if record is None else codec.decode(record)
+
+    def set(self, key: str, value: Any, *, ttl: float | None = None, tags: Iterable[str] = ()) -> None:
+        """Store `value` under `key`, in place of what was there.
+
+        With persistence it is on disk when this returns, and `kill -9` does not undo it. Should the disk
+        refuse, it is kept in memory, with a warning. Cost: 5 us, and 60 us more with persistence.
+
+        Args:
+            key: as `generate_key` makes it, or any str.
+            value: str, bytes, JSON, numpy array or torch tensor.
+            ttl: seconds for which it may be served; None is the cache's timeout, `math.inf` for ever, and 0
+                keeps nothing, what was there before included.
+            tags: for `invalidate(tag=...)`.
+
+        Raises:
+            TypeError: a value that would not come back as it went in; the message says what to do.
+        """
+        self._tiers.keep(key, self._record(value, ttl, _checked_tags(tags)))
+
+    # Beyond them
+
+    def lookup(self, key: str, *, max_age_seconds: float | None = None) -> Entry | None:
+        """Return value and dates in one call, or None. Counts one hit or miss.
+
+        Args:
+            key: what to look for.
+            max_age_seconds: an older entry is a miss; it stays where it is.
+        """
+        record = self._tiers.serve(key, promised=False, max_age_seconds=max_age_seconds)
+        return None if record is None else _entry(record)
+
+    def get_or_compute(
+        self, key: str, compute: Callable[[], V], *, ttl: float | None = None, tags: Iterable[str] = ()
+    ) -> V:
+        """Return the value for `key`, and compute and store it first if it is not there.
+
+        However many ask at once, threads, tasks and processes sharing `persistence_path`, one computes and
+        the others wait for it. If it fails, its caller gets the error, nothing is stored, and one of those
+        who wait takes over; so it is if its process is killed.
+
+        Raises:
+            RuntimeError: computing `key` asks for `key` itself.
+            TypeError: the value can't be cached, see `set`.
+        """
+        tags = _checked_tags(tags)
+        found = self._tiers.serve(key, promised=False)
+        while found is None:
+            flight, leads = self._single_flight().join(key, in_task=False)
+            if leads:
+                with self._single_flight().lead(flight) as outcome:
+                    found = self._tiers.peek(
+                        key
+                    )  # another process, or the leader before, may have been faster
+                    if found is not None:
+                        outcome.append(found)
+                        self._tiers.count_coalesced()
+                        break
+                    value = compute()
+                    outcome.append(self._record(value, ttl, tags))
+                    self._tiers.keep(key, outcome[0])
+                    return value
+            else:
+                found = flight.wait()
+                if found is not None:
+                    self._tiers.count_coalesced()
+        answer: V = codec.decode(found)
+        return answer
+
+    async def aget_or_compute(
+        self,
+        key: str,
+        compute: Callable[[], Awaitable[V]],
+        *,
+        ttl: float | None = None,
+        tags: Iterable[str] = (),
+    ) -> V:
+        """Do as `get_or_compute`, for `await`: waiting does not block the event loop.
+
+        Reading and writing the disk does, for well under a millisecond with values of everyday size. If
+        the task that computes is cancelled, one of those who wait takes over.
+        """
+        tags = _checked_tags(tags)
+        found = self._tiers.serve(key, promised=False)
+        while found is None:
+            flight, leads = self._single_flight().join(key, in_task=True)
+            if leads:
+                async with self._single_flight().lead_in_task(flight) as outcome:
+                    found = self._tiers.peek(key)
+                    if found is not None:
+                        outcome.append(found)
+                        self._tiers.count_coalesced()
+                        break
+                    value = await compute()
+                    outcome.append(self._record(value, ttl, tags))
+                    self._tiers.keep(key, outcome[0])
+                    return value
+            else:
+                found = await flight.wait_in_task()
+                if found is not None:
+                    self._tiers.count_coalesced()
+        answer: V = codec.decode(found)
+        return answer
+
+    def cached(
+        self, *, ttl: float | None = None, tags: Iterable[str] = (), version: str = ""
+    ) -> Callable[[F], F]:
+        """Return a decorator that keeps a function's answers, coroutine functions' too.
+
+        The key is the function's module and qualified name, its arguments (JSON-like; defaults filled in)
+        and `version`: with persistence, change that when the function's meaning changes. The decorated
+        function has `cache_key(*args, **kwargs)`.
+        """
+        decorator = import_module("axolotl_cache.response.decorator")
+        tags = _checked_tags(tags)
+
+        def decorate(function: F) -> F:
+            wrapped: F = decorator.cached_function(self, function, ttl=ttl, tags=tags, version=version)
+            return wrapped
+
+        return decorate
+
+    def invalidate(
+        self, key: str | None = None, *, tag: str | None = None, older_than_seconds: float | None = None
+    ) -> int:
+        """Remove what meets every condition given, in every process that shares the folder.
+
+        A promise made by `contains` goes with it.
+
+        Returns:
+            How many entries were removed.
+
+        Raises:
+            TypeError: no condition at all; `cache_clear` is for everything.
+            StoreError: the disk refused, so that entries may still be there for other processes.
+        """
+        if key is None and tag is None and older_than_seconds is None:
+            raise TypeError(
+                "invalidate what? Give a key, tag= or older_than_seconds=; cache_clear() is for everything"
+            )
+        return self._tiers.remove(key=key, tag=tag, older_than_seconds=older_than_seconds)
+
+    def cache_clear(self) -> int:
+        """Remove everything of this cache's namespace, and return how many entries that was.
+
+        Counts in `stats` go on. Raises StoreError as `invalidate` does.
+        """
+        return self._tiers.remove()
+
+    def stats(self) -> CacheStats:
+        """Return what was counted since this object was made, and what is held now. Cost: O(1) or 10 us."""
+        return self._tiers.stats()
+
+    def age(self, key: str) -> float | None:
+        """Return the age of an entry in seconds, or None if it is not there. Changes no count."""
+        record = self._tiers.peek(key)
+        return None if record is None else max(0.0, self._clock() - record.created_at)
+
+    def why_missing(self, key: str) -> str | None:
+        """Return why there is nothing to serve for `key`, or None if there is. Changes no count.
+
+        `never seen`, `expired 12.3 s ago`, `evicted ...`, `invalidated ...`; the last 4,096 departures that
+        this process saw are remembered.
+        """
+        return self._tiers.explain_missing(key)
+
+    def close(self) -> None:
+        """Close the files. What was stored stays stored; using the cache afterwards is a StoreError."""
+        self._tiers.close()
+        if self._flights is not None:
+            self._flights.close()
+
+    # A mapping
+
+    @property
+    def maxsize(self) -> int:
+        """Most entries ever held: `capacity`."""
+        return self._capacity
+
+    @property
+    def currsize(self) -> int:
+        """Entries that can be served now: `len(cache)`."""
+        return len(self)
+
+    def __getitem__(self, key: str) -> Any:
+        record = self._tiers.serve(key, promised=True)
+        if record is None:
+            raise KeyError(key)
+        return codec.decode(record)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.set(key, value)
+
+    def __delitem__(self, key: str) -> None:
+        if not self._tiers.remove(key=key):
+            raise KeyError(key)
+
+    def __contains__(self, key: object) -> bool:
+        return self.contains(key)  # type: ignore[arg-type]
+
+    def __len__(self) -> int:
+        return len(self._tiers)
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the keys as they are now, least recently used first."""
+        return iter(self._tiers.keys())
+
+    def clear(self) -> None:
+        """Remove everything, as `cache_clear`."""
+        self.cache_clear()
+
+    # Two caches are equal when they are one: comparing contents would read everything.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def __repr__(self) -> str:
+        where = "memory" if self._folder is None else str(self._folder)
+        return f"<SmartInferenceCache capacity={self._capacity} timeout={self.timeout} in {where}>"
+
+    def __enter__(self) -> SmartInferenceCache:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Inside
+
+    def _record(self, value: Any, ttl: float | None, tags: tuple[str, ...]) -> Record:
+        name, payload = codec.encode(value)
+        if ttl is None:
+            ttl = self.timeout
+        elif not ttl >= 0:
+            raise ValueError(f"ttl is a number of seconds from 0, or None for the cache's timeout, not {ttl}")
+        now = float(self._clock())
+        expires_at = None if ttl is None or not isfinite(now + ttl) else now + ttl
+        return Record(payload, name, now, expires_at, tags)
+
+    def _single_flight(self) -> Flights:
+        # Loaded when it is first needed: asyncio and futures take longer to import than all the rest.
+        if self._flights is None:
+            flight = import_module("axolotl_cache.response.flight")
+            with _MAKING_FLIGHTS:
+                if self._flights is None:
+                    lock_file = None if self._folder is None else self._folder / "computing.lock"
+                    self._flights = flight.Flights(lock_file, scope=self._scope)
+        return self._flights
+
+    def _after_fork(self) -> None:
+        self._tiers.forget_after_fork()
+        if self._flights is not None:
+            self._flights.forget_after_fork()
+
+
+def _entry(record: Record) -> Entry:
+    return Entry(codec.decode(record), record.created_at, record.expires_at, record.tags)
+
+
+def _checked_tags(tags: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(tags, str):
+        raise TypeError(f"tags is several: write tags=[{tags!r}]")
+    checked = tuple(tags)
+    for tag in checked:
+        if not isinstance(tag, str):
+            raise TypeError(f"a tag is a str, not {tag!r}")
+        tag.encode()  # a lone surrogate can't be stored, and is better refused here
+    return checked
+
+
+_ALIVE: weakref.WeakSet[SmartInferenceCache] = weakref.WeakSet()
+
+
+def _renew_in_child() -> None:
+    for cache in list(_ALIVE):
+        cache._after_fork()
+
+
+os.register_at_fork(after_in_child=_renew_in_child)

@@ -1,0 +1,65 @@
+"""`@cache.cached(...)`: a function whose answers are kept."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from functools import update_wrapper
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from axolotl_cache.response.cache import SmartInferenceCache
+
+
+def cached_function(
+    cache: SmartInferenceCache,
+    function: Callable[..., Any],
+    *,
+    ttl: float | None,
+    tags: Iterable[str],
+    version: str,
+) -> Callable[..., Any]:
+    """Return `function` with its answers kept in `cache`; a coroutine function stays one.
+
+    The wrapper has `cache_key(*args, **kwargs)`, for `cache.invalidate(...)` and `cache.why_missing(...)`.
+    """
+    signature = inspect.signature(function)
+    name = f"{function.__module__}.{function.__qualname__}"
+    tags = tuple(tags)
+
+    def cache_key(*args: Any, **kwargs: Any) -> str:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        arguments = {
+            # the one tuple here that is ours: as a list it can't be mistaken for another argument
+            name: list(value)
+            if signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL
+            else value
+            for name, value in bound.arguments.items()
+        }
+        try:
+            return cache.generate_key({"function": name, "version": version, "arguments": arguments})
+        except TypeError as error:
+            raise TypeError(
+                f"{name}: a cached function takes JSON-like arguments, and here {error}. Cache an inner "
+                "function, of what decides the answer."
+            ) from None
+
+    wrapper: Callable[..., Any]
+    if inspect.iscoroutinefunction(function):
+
+        async def in_task(*args: Any, **kwargs: Any) -> Any:
+            key = cache_key(*args, **kwargs)
+            return await cache.aget_or_compute(key, lambda: function(*args, **kwargs), ttl=ttl, tags=tags)
+
+        wrapper = in_task
+    else:
+
+        def in_thread(*args: Any, **kwargs: Any) -> Any:
+            key = cache_key(*args, **kwargs)
+            return cache.get_or_compute(key, lambda: function(*args, **kwargs), ttl=ttl, tags=tags)
+
+        wrapper = in_thread
+    update_wrapper(wrapper, function)
+    wrapper.__dict__["cache_key"] = cache_key
+    return wrapper

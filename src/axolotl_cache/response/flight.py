@@ -1,0 +1,143 @@
+"""One computation, however many wait for it: threads, tasks, and processes that share a folder."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from threading import Lock, get_ident
+
+from axolotl_cache.stores import Record
+from axolotl_cache.stores.file_locks import FileLocks, offset_of
+
+_FIRST_POLL_SECONDS = 0.001
+_LAST_POLL_SECONDS = 0.05
+
+
+class Flight:
+    """A computation under way. Its leader computes; the others wait for what comes of it."""
+
+    def __init__(self, key: str, *, in_task: bool) -> None:
+        self.key = key
+        self.in_task = in_task
+        self.thread = get_ident()
+        self._outcome: Future[Record | None] = Future()
+        # running, for a future that runs can't be cancelled: one waiting task must not end all others' wait
+        self._outcome.set_running_or_notify_cancel()
+
+    def land(self, record: Record | None) -> None:
+        """Tell those who wait what came of it; None: nothing, and one of them may try."""
+        self._outcome.set_result(record)
+
+    def wait(self) -> Record | None:
+        """Block until it has landed."""
+        return self._outcome.result()
+
+    async def wait_in_task(self) -> Record | None:
+        """Wait in a task until it has landed."""
+        return await asyncio.wrap_future(self._outcome)
+
+
+_LEADING: ContextVar[tuple[Flight, ...]] = ContextVar("axolotl_cache_leading", default=())
+"""What the running code is computing; tasks and `asyncio.to_thread` started by it inherit it."""
+
+
+class Flights:
+    """The computations under way in this process for one cache, and the locks that keep other processes out.
+
+    Args:
+        lock_file: shared with the other processes; None where there are none to share with.
+        scope: keys of another scope are other keys.
+    """
+
+    def __init__(self, lock_file: Path | None, *, scope: bytes) -> None:
+        self._scope = scope.hex()
+        self._lock = Lock()
+        self._flying: dict[str, Flight] = {}
+        self._between_processes = None if lock_file is None else FileLocks(lock_file)
+
+    def join(self, key: str, *, in_task: bool) -> tuple[Flight, bool]:
+        """Return the flight for `key`, and whether the caller leads it: then it must call `lead`.
+
+        Raises:
+            RuntimeError: waiting would never end, as the caller itself is what is waited for.
+        """
+        with self._lock:
+            flight = self._flying.get(key)
+            if flight is None:
+                flight = self._flying[key] = Flight(key, in_task=in_task)
+                return flight, True
+        if flight in _LEADING.get():
+            raise RuntimeError(
+                f"computing the value of {key!r} asked for {key!r} itself, which would wait for ever: "
+                "compute it from something else, or under another key"
+            )
+        if flight.in_task and not in_task and flight.thread == get_ident():
+            raise RuntimeError(
+                f"{key!r} is being computed by a task of this thread's event loop, which waiting here would "
+                "stop: use `await aget_or_compute(...)`"
+            )
+        return flight, False
+
+    @contextmanager
+    def lead(self, flight: Flight) -> Iterator[list[Record]]:
+        """Be the only one, in any process, to compute; append the record to the list that is given.
+
+        Leaving without a record, by an error or otherwise, lets one of those who wait take over.
+        """
+        with self._flown(flight) as outcome, self._alone(flight.key):
+            yield outcome
+
+    @asynccontextmanager
+    async def lead_in_task(self, flight: Flight) -> AsyncIterator[list[Record]]:
+        """The same for a task: waits for other processes without blocking the event loop."""
+        with self._flown(flight) as outcome:
+            locks = self._between_processes
+            if locks is None:
+                yield outcome
+                return
+            offset, delay = offset_of(self._scope + flight.key), _FIRST_POLL_SECONDS
+            while not locks.try_acquire(offset):
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, _LAST_POLL_SECONDS)
+            try:
+                yield outcome
+            finally:
+                locks.release(offset)
+
+    def close(self) -> None:
+        """Give back the lock file."""
+        if self._between_processes is not None:
+            self._between_processes.close()
+
+    def forget_after_fork(self) -> None:
+        """In a forked child: the threads that lead are the parent's, and so are their locks."""
+        self._lock = Lock()
+        self._flying = {}
+        if self._between_processes is not None:
+            self._between_processes.forget_after_fork()
+
+    @contextmanager
+    def _alone(self, key: str) -> Iterator[None]:
+        if self._between_processes is None:
+            yield
+        else:
+            with self._between_processes.held(offset_of(self._scope + key)):
+                yield
+
+    @contextmanager
+    def _flown(self, flight: Flight) -> Iterator[list[Record]]:
+        outcome: list[Record] = []
+        token = _LEADING.set((*_LEADING.get(), flight))
+        try:
+            yield outcome
+        finally:
+            _LEADING.reset(token)
+            with self._lock:
+                # in a child forked meanwhile there may be none, or another
+                if self._flying.get(flight.key) is flight:
+                    del self._flying[flight.key]
+            flight.land(outcome[0] if outcome else None)

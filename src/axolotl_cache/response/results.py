@@ -1,0 +1,51 @@
+"""What the response cache reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A stored value with its dates, in seconds since the epoch."""
+
+    value: Any
+    created_at: float
+    expires_at: float | None
+    """None is never."""
+    tags: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStats:
+    """Counts since this object was made, and what is held now."""
+
+    memory_hits: int
+    disk_hits: int
+    misses: int
+    coalesced: int
+    """Calls of `get_or_compute` that missed, and were answered by another caller's computation."""
+    sets: int
+    expirations: int
+    evictions: int
+    invalidations: int
+    damaged: int
+    """Stored values whose checksum did not fit; each was dropped, and was a miss."""
+    store_errors: int
+    """Reads and writes that the disk refused; the cache went on in memory."""
+    entries: int
+    stored_bytes: int
+    """Bytes of all values: on disk with persistence, else in memory."""
+    memory_bytes: int
+
+    @property
+    def hits(self) -> int:
+        """Lookups answered, from memory or disk."""
+        return self.memory_hits + self.disk_hits
+
+    @property
+    def hit_rate(self) -> float:
+        """Hits over lookups; 0 before the first lookup."""
+        lookups = self.hits + self.misses
+        return self.hits / lookups if lookups else 0.0

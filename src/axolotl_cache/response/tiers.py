@@ -1,0 +1,397 @@
+"""Records in memory and, if asked for, on disk: what is current, what was promised, and what has gone."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from threading import Lock, RLock
+from typing import Any, TypeVar
+
+from axolotl_cache.clock import Clock
+from axolotl_cache.errors import StoreError
+from axolotl_cache.response.departures import Departures
+from axolotl_cache.response.promises import Promises
+from axolotl_cache.response.results import CacheStats
+from axolotl_cache.stores import Departure, MemoryStore, Record, Store, StoreWarning
+
+V = TypeVar("V")
+
+PROMISE_SECONDS = 5.0
+"""How long, at the least, what `contains` reported is there for the `get` that follows."""
+_WARN_EVERY_SECONDS = 60.0
+
+
+class Tiers:
+    """Memory in front of a disk that other processes may change; or memory alone.
+
+    Two locks. `_changing` is held while the disk is read or written, so that memory and disk take changes in
+    one order. `_lock`, only ever taken inside it and only for moments, guards everything in memory; a hit in
+    memory takes `_lock` alone, and so never waits for a write to disk.
+    """
+
+    def __init__(self, memory: MemoryStore, disk: Store | None, clock: Clock) -> None:
+        self._memory = memory
+        self._disk = disk
+        self._clock = clock
+        self._changing = RLock()
+        self._lock = Lock()
+        self._promises = Promises(PROMISE_SECONDS)
+        self._departures = Departures()
+        self._generation = 0
+        # Keys whose copy in memory is known to be what the disk has, as of `_generation`.
+        self._checked: set[str] = set()
+        # Keys whose row on disk is out of date, because the disk refused to change it.
+        self._unsaved: set[str] = set()
+        self._memory_hits = self._disk_hits = self._misses = self._coalesced = self._sets = 0
+        self._expirations = self._evictions = self._invalidations = self._store_errors = 0
+        self._warned_at: float | None = None
+        self._closed = False
+
+    # Reading
+
+    def contains(self, key: str) -> bool:
+        """Whether there is something to serve; if so, promise it to the `serve` that follows."""
+        now = self._clock()
+        generation = self._disk_generation()
+        with self._lock:
+            record = self._current(key, now, generation)
+            if record is not None:
+                self._promises.give(key, record, now)
+                return True
+        return self._find(key, now, promise=True) is not None
+
+    def serve(self, key: str, *, promised: bool, max_age_seconds: float | None = None) -> Record | None:
+        """Return what to serve, and count one hit or miss.
+
+        Args:
+            key: what to look for.
+            promised: whether a promise of `contains` counts.
+            max_age_seconds: an older record is a miss.
+        """
+        now = self._clock()
+        generation = self._disk_generation()
+        if max_age_seconds is None:
+            with self._lock:
+                record = self._current(key, now, generation)
+                if record is not None:
+                    self._memory_hits += 1
+                    self._touch(key)
+                    return record
+        copy = self._memory.get(key)
+        record = self._find(key, now)
+        with self._lock:
+            if record is None and promised:
+                record = copy = self._promises.kept(key, now)
+            if record is None or (max_age_seconds is not None and now - record.created_at > max_age_seconds):
+                self._misses += 1
+                return None
+            if record is copy:
+                self._memory_hits += 1
+            else:
+                self._disk_hits += 1
+            self._touch(key)
+        return record
+
+    def peek(self, key: str) -> Record | None:
+        """Return what could be served; changes no count, no recency, no promise."""
+        return self._find(key, self._clock())
+
+    def explain_missing(self, key: str) -> str | None:
+        """Return why there is nothing to serve, or None if there is."""
+        now = self._clock()
+        if self._find(key, now) is not None:
+            return None
+        with self._lock:
+            return self._departures.explain(key, now) or "never seen, or gone too long ago to be remembered"
+
+    def keys(self) -> list[str]:
+        """Return the keys of all that can be served, least recently used first."""
+        now = self._clock()
+        with self._changing:
+            self._purge(now)
+            in_memory = self._memory.keys()
+            if self._disk is None:
+                return in_memory
+            on_disk: list[str] = self._ask_disk(lambda disk: disk.keys(), [])
+            saved = [key for key in on_disk if key not in self._unsaved]
+            return saved + [key for key in in_memory if key in self._unsaved]
+
+    def __len__(self) -> int:
+        now = self._clock()
+        with self._changing:
+            self._purge(now)
+            return len(self.keys()) if self._unsaved else self._ask_disk(len, len(self._memory))
+
+    def stats(self) -> CacheStats:
+        """Return all counts. Cost: 10 us."""
+        with self._changing:
+            entries = len(self)
+            stored_bytes = self._ask_disk(lambda disk: disk.size_bytes, self._memory.size_bytes)
+            with self._lock:
+                return CacheStats(
+                    memory_hits=self._memory_hits,
+                    disk_hits=self._disk_hits,
+                    misses=self._misses,
+                    coalesced=self._coalesced,
+                    sets=self._sets,
+                    expirations=self._expirations,
+                    evictions=self._evictions,
+                    invalidations=self._invalidations,
+                    damaged=0 if self._disk is None else self._disk.damaged,
+                    store_errors=self._store_errors,
+                    entries=entries,
+                    stored_bytes=stored_bytes,
+                    memory_bytes=self._memory.size_bytes,
+                )
+
+    # Changing
+
+    def keep(self, key: str, record: Record) -> None:
+        """Store `record`; a disk that refuses is reported, and memory has it all the same."""
+        _must_be_key(key)
+        now = record.created_at
+        if not record.is_live(now):
+            self.remove(key=key)
+            return
+        trouble: StoreError | None = None
+        with self._changing:
+            self._must_be_open()
+            departed: list[Departure] = []
+            generation = 0
+            if self._disk is not None:
+                try:
+                    # Before the row is written: a foreign change from here on leaves the key unchecked.
+                    generation = self._disk.generation()
+                    departed = self._put_on_disk(self._disk, key, record)
+                except StoreError as error:
+                    trouble, generation = error, self._generation
+            with self._lock:
+                forgotten = self._memory.put(key, record, now)
+                self._note_checked(key, generation)
+                self._sets += 1
+                self._promises.replace(key, record)
+                self._departures.forget(key)
+                for gone, reason in forgotten if self._disk is None else departed:
+                    self._forget(gone)
+                    self._departures.note(gone, reason, now)
+                    if reason == "expired":
+                        self._expirations += 1
+                    else:
+                        self._evictions += 1
+        if trouble is not None:
+            self._report(trouble)
+
+    def remove(
+        self, *, key: str | None = None, tag: str | None = None, older_than_seconds: float | None = None
+    ) -> int:
+        """Remove on purpose what meets every condition given, promises included; everything with none.
+
+        Raises:
+            StoreError: the disk refused; memory let go of it all the same.
+        """
+        now = self._clock()
+        created_before = None if older_than_seconds is None else now - older_than_seconds
+        keys = None if key is None else [key]
+        trouble: StoreError | None = None
+        with self._changing:
+            self._purge(now)
+            gone: set[str] = set()
+            if self._disk is not None:
+                try:
+                    removed = self._disk.remove(now, keys=keys, tag=tag, created_before=created_before)
+                    gone.update(each for each in removed if each not in self._unsaved)
+                except StoreError as error:
+                    trouble = error
+            with self._lock:
+                dropped = self._memory.remove(now, keys=keys, tag=tag, created_before=created_before)
+                # A copy of what the disk does not have any more was removed before, by another process.
+                gone.update(each for each in dropped if self._disk is None or each in self._unsaved)
+                self._promises.withdraw(key=key, tag=tag, created_before=created_before)
+                for each in gone:
+                    self._forget(each)
+                    self._promises.withdraw(key=each)
+                    self._departures.note(each, "invalidated", now)
+                self._invalidations += len(gone)
+                if trouble is not None:
+                    # Here, at least, what is known by name is not served from the row that stayed.
+                    self._unsaved.update(dropped if key is None else {key})
+                    self._store_errors += 1
+        if trouble is not None:
+            raise trouble
+        return len(gone)
+
+    def count_coalesced(self) -> None:
+        """Count a miss that another caller's computation answered."""
+        with self._lock:
+            self._coalesced += 1
+
+    def close(self) -> None:
+        """Close the disk and let go of what is in memory."""
+        with self._changing, self._lock:
+            self._closed = True
+            self._memory.close()
+            self._checked.clear()
+            if self._disk is not None:
+                self._disk.close()
+
+    def forget_after_fork(self) -> None:
+        """In a forked child: no other thread is there to give a lock back."""
+        self._changing = RLock()
+        self._lock = Lock()
+
+    # Inside: holding `_lock`
+
+    def _current(self, key: str, now: float, generation: int) -> Record | None:
+        """Return the copy in memory if it may be served as it is."""
+        if generation > self._generation:
+            self._generation = generation
+            self._checked = set()
+        record = self._memory.get(key)
+        if record is None or (record.expires_at is not None and now >= record.expires_at):
+            return None
+        if self._disk is not None and key not in self._checked:
+            return None
+        return record
+
+    def _note_checked(self, key: str, generation: int) -> None:
+        """The copy in memory is what the disk had at `generation`; if that is old, nothing is known."""
+        if generation > self._generation:
+            self._generation = generation
+            self._checked = set()
+        if generation == self._generation:
+            self._checked.add(key)
+
+    def _touch(self, key: str) -> None:
+        self._memory.touch(key)
+        if self._disk is not None:
+            self._disk.touch(key)
+
+    def _forget(self, key: str) -> None:
+        version = self._memory.version(key)
+        if version is not None:
+            self._memory.discard(key, version)
+
+    # Inside: holding neither, or `_changing`
+
+    def _disk_generation(self) -> int:
+        if self._disk is None:
+            return 0
+        try:
+            return self._disk.generation()
+        except StoreError as error:
+            self._must_be_open()
+            self._report(error)
+            return self._generation
+
+    def _find(self, key: str, now: float, *, promise: bool = False) -> Record | None:
+        """Return the live record from wherever it is, or None; drop it if it has expired."""
+        _must_be_key(key)
+        trouble: StoreError | None = None
+        record: Record | None = None
+        with self._changing:
+            self._must_be_open()
+            try:
+                record = self._load(key, now)
+                if record is not None and not record.is_live(now):
+                    self._drop_expired(key, record)
+                    record = None
+            except StoreError as error:
+                trouble, record = error, None
+            if record is not None and promise:
+                with self._lock:
+                    self._promises.give(key, record, now)
+        if trouble is not None:
+            self._report(trouble)
+        return record
+
+    def _load(self, key: str, now: float) -> Record | None:
+        """Return what is stored now, expired or not. Holds `_changing`."""
+        disk = self._disk
+        copy = self._memory.get(key)
+        if disk is None or key in self._unsaved:
+            return copy
+        generation = disk.generation()
+        if copy is not None:
+            if disk.version(key) == copy.version:
+                with self._lock:
+                    self._note_checked(key, generation)
+                return copy
+            with self._lock:
+                self._forget(key)
+        record = disk.get(key)
+        if record is not None:
+            with self._lock:
+                self._memory.put(key, record, now)
+                self._note_checked(key, generation)
+            return record
+        removed_at = disk.removed_at(key)
+        with self._lock:
+            if removed_at is not None:  # on purpose, by some process: that undoes a promise
+                self._promises.withdraw(key=key)
+            if copy is not None:
+                self._departures.note(key, "removed", now if removed_at is None else removed_at)
+        return None
+
+    def _put_on_disk(self, disk: Store, key: str, record: Record) -> list[Departure]:
+        try:
+            departed = disk.put(key, record, record.created_at)
+        except StoreError:
+            self._unsaved.add(key)
+            raise
+        self._unsaved.discard(key)
+        if self._unsaved:  # it takes writes again: what it could not change before must go
+            disk.remove(record.created_at, keys=self._unsaved)
+            self._unsaved.clear()
+        return departed
+
+    def _drop_expired(self, key: str, record: Record) -> None:
+        with self._lock:
+            self._forget(key)
+            self._expirations += 1
+            self._departures.note(key, "expired", record.expires_at or 0.0)
+        if self._disk is not None and key not in self._unsaved:
+            self._disk.discard(key, record.version)
+
+    def _purge(self, now: float) -> None:
+        """Remove everything expired, here and on disk. Holds `_changing`."""
+        self._must_be_open()
+        on_disk: list[str] = self._ask_disk(lambda disk: disk.expire(now), [])
+        with self._lock:
+            expired = {key for key in on_disk if key not in self._unsaved}
+            for key in expired:
+                self._forget(key)
+            expired.update(self._memory.expire(now))
+            self._expirations += len(expired)
+            for key in expired:
+                self._departures.note(key, "expired", now)
+
+    def _ask_disk(self, question: Callable[[Any], V], otherwise: V) -> V:
+        if self._disk is None:
+            return otherwise
+        try:
+            return question(self._disk)
+        except StoreError as error:
+            self._report(error)
+            return otherwise
+
+    def _must_be_open(self) -> None:
+        if self._closed:
+            raise StoreError(
+                "this cache is closed: make another one; its persistence_path holds what was stored"
+            )
+
+    def _report(self, error: StoreError) -> None:
+        """Count what the disk refused, and say so, once a minute at most."""
+        with self._lock:
+            self._store_errors += 1
+            now = time.monotonic()
+            if self._warned_at is not None and now < self._warned_at + _WARN_EVERY_SECONDS:
+                return
+            self._warned_at = now
+        warnings.warn(f"the response cache goes on in memory: {error}", StoreWarning, stacklevel=4)
+
+
+def _must_be_key(key: object) -> None:
+    if not isinstance(key, str):
+        raise TypeError(f"a key is a str, as generate_key makes it, not {type(key).__name__}")

@@ -1,0 +1,127 @@
+"""What every store promises: bytes in, bytes out, a hard capacity, least recently used out first."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, Protocol
+
+
+class StoreWarning(RuntimeWarning):
+    """A store could not do its work; the cache above it goes on without."""
+
+
+def new_version() -> int:
+    """Return 63 random bits: unlike every version before, in this process and in all others.
+
+    Random rather than counted, so that two processes need not agree on a counter, and so that a database
+    that was thrown away and begun again can't repeat one.
+    """
+    return int.from_bytes(os.urandom(8)) >> 1
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One stored value, as bytes, and what must be known to serve it."""
+
+    payload: bytes
+    codec: str
+    """How to read `payload`; stores carry it and do not look at it."""
+    created_at: float
+    """Seconds since the epoch."""
+    expires_at: float | None = None
+    """Seconds since the epoch; None is never."""
+    tags: tuple[str, ...] = ()
+    version: int = field(default_factory=new_version)
+    """Another one for every write, so that a copy can be compared with what is stored now."""
+
+    def is_live(self, now: float) -> bool:
+        """Whether it may still be served at `now`. At `expires_at` itself it may not."""
+        return self.expires_at is None or now < self.expires_at
+
+
+class Departure(NamedTuple):
+    """An entry that a store dropped by itself."""
+
+    key: str
+    reason: Literal["expired", "evicted"]
+
+
+class Store(Protocol):
+    """Bytes by key. Safe for threads; errors of the medium are `StoreError`.
+
+    A store never looks at a clock: `now` is given, in seconds since the epoch. Expired records are still
+    returned by `get` (their owner may know a reason to use them) until something removes them.
+    """
+
+    @property
+    def capacity(self) -> int:
+        """Most entries ever held."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all payloads held."""
+
+    @property
+    def damaged(self) -> int:
+        """Records that were found damaged, and dropped, since this object was made."""
+
+    def generation(self) -> int:
+        """Return a number that has changed if anyone but this object has changed the store since.
+
+        Cost: well under a microsecond as long as nobody has.
+        """
+
+    def get(self, key: str) -> Record | None:
+        """Return the record, expired or not, or None. A damaged one is dropped, and is None.
+
+        Changes: nothing; recency is told by `touch`.
+        """
+
+    def version(self, key: str) -> int | None:
+        """Return the version stored now, without reading the payload."""
+
+    def touch(self, key: str) -> None:
+        """Note that `key` was used just now. May reach the medium only with the next write."""
+
+    def put(self, key: str, record: Record, now: float) -> list[Departure]:
+        """Store under `key`, in place of what was there, as the most recently used.
+
+        Returns:
+            What had to go to keep to the capacity: everything expired first, then the least recently used.
+
+        Raises:
+            StoreError: nothing was stored, and what was there before is unchanged.
+        """
+
+    def discard(self, key: str, version: int) -> bool:
+        """Remove `key` if it still has that version; not counted as removed on purpose."""
+
+    def remove(
+        self,
+        now: float,
+        *,
+        keys: Iterable[str] | None = None,
+        tag: str | None = None,
+        created_before: float | None = None,
+    ) -> list[str]:
+        """Remove, on purpose, what meets every condition given, and return its keys.
+
+        With no condition everything goes. `removed_at` remembers it for a while.
+        """
+
+    def removed_at(self, key: str) -> float | None:
+        """When `key` was last removed on purpose, if that is recent and it was not stored again since."""
+
+    def expire(self, now: float) -> list[str]:
+        """Remove everything expired and return its keys."""
+
+    def keys(self) -> list[str]:
+        """Return all keys, least recently used first. Cost: O(entries)."""
+
+    def __len__(self) -> int:
+        """Return the number of entries, expired ones that nothing has removed yet included."""
+
+    def close(self) -> None:
+        """Give back what is held open. Closing twice is fine; using it afterwards is not."""

@@ -1,0 +1,267 @@
+"""A request's way: which tier serves it, what is stored, what is explained."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from axolotl_cache import SmartInferenceCache
+from axolotl_cache.clock import ManualClock, wall_clock
+from axolotl_cache.engine.engine import Engine
+from axolotl_cache.engine.loader import load_model
+from axolotl_cache.engine.prompt import PromptRenderer
+from axolotl_cache.errors import RequestError
+from axolotl_cache.pipeline import Pipeline
+from axolotl_cache.request import Answer, CacheControl, Delta, Message, Request, Sampling, Served
+
+SYSTEM = "You help the customers of a bank. " * 12
+GREEDY = Sampling(max_new_tokens=6)
+
+
+@pytest.fixture(scope="module")
+def loaded(small_model_folder, tmp_path_factory):
+    axolotl = {"base_model": str(small_model_folder), "chat_template": "tokenizer_default"}
+    return load_model(axolotl, config_path=tmp_path_factory.mktemp("config") / "c.yaml")
+
+
+@pytest.fixture(scope="module")
+def memo(tmp_path_factory):
+    return tmp_path_factory.mktemp("exactness")
+
+
+def build(loaded, memo, response=None, clock=None) -> Pipeline:
+    engine = Engine(
+        loaded.model,
+        device=loaded.device,
+        context_length_tokens=loaded.context_length_tokens,
+        end_tokens=loaded.end_tokens,
+        max_cache_bytes=10**8,
+        memo=memo,
+    )
+    renderer = PromptRenderer(loaded.tokenizer, loaded.chat_template)
+    return Pipeline(engine, renderer, loaded.namespace, response, clock=clock or wall_clock)
+
+
+@pytest.fixture
+def clock():
+    return ManualClock()
+
+
+@pytest.fixture
+def pipeline(loaded, memo, clock):
+    return build(loaded, memo, SmartInferenceCache(capacity=100, timeout=60, clock=clock), clock)
+
+
+def ask(text: str, **options) -> Request:
+    sampling = options.pop("sampling", GREEDY)
+    return Request(messages=(Message("system", SYSTEM), Message("user", text)), sampling=sampling, **options)
+
+
+def test_first_computed_then_from_the_response_cache(pipeline, clock):
+    first = pipeline.answer(ask("Hello?"))
+    clock.advance(10)
+    again = pipeline.answer(ask("Hello?"))
+    assert first.served is Served.MISS
+    assert again.served is Served.HIT_EXACT
+    assert (again.text, again.finish_reason) == (first.text, first.finish_reason)
+    assert again.age_seconds == 10
+    assert again.usage.cached_tokens == again.usage.prompt_tokens == first.usage.prompt_tokens
+    assert again.saved_seconds > 0
+    assert again.response_miss is None
+
+
+def test_another_question_behind_the_same_prompt_is_a_prefix_hit(pipeline):
+    pipeline.answer(ask("Hello? " * 40))
+    answer = pipeline.answer(ask("Where is my card? " * 40))
+    assert answer.served is Served.HIT_PREFIX
+    assert answer.usage.cached_tokens > 0
+    assert answer.usage.cached_tokens + answer.usage.computed_tokens == answer.usage.prompt_tokens
+    assert answer.prefix_miss.first_difference_tokens >= answer.usage.cached_tokens
+    assert "Where" in answer.prefix_miss.found_text
+    assert "Hello" in answer.prefix_miss.expected_text
+    assert answer.response_miss.reason
+
+
+def test_says_where_what_is_cached_of_a_prompt_ends(pipeline):
+    pipeline.answer(ask("Hello?"))
+    answer = pipeline.answer(ask("Where?"))
+    assert answer.prefix_miss.first_difference_tokens == answer.usage.cached_tokens
+    assert "ends here" in answer.prefix_miss.reason
+
+
+def test_streamed_pieces_add_up_to_the_answer(pipeline):
+    *deltas, answer = pipeline.stream(ask("Hello?"))
+    assert isinstance(answer, Answer)
+    assert all(isinstance(d, Delta) for d in deltas)
+    assert "".join(d.text for d in deltas) == answer.text
+    assert answer.text == pipeline.renderer.decode(pipeline.renderer.tokens(answer.text, is_plain=False))
+
+
+def test_answers_without_cache_are_the_same(pipeline, loaded, memo):
+    plain = build(loaded, memo)
+    plain.prefix_enabled = False
+    for text in ("Hello?", "Where is my card?", "Hello?", "Where is my money?"):
+        assert pipeline.answer(ask(text)).text == plain.answer(ask(text)).text
+    assert plain.engine.prefix_stats.held_blocks == 0
+
+
+def test_sampled_answers_without_a_seed_are_not_served_again_and_say_why(pipeline):
+    sampled = replace(GREEDY, temperature=1.0)
+    for _ in range(2):
+        answer = pipeline.answer(ask("Hello?", sampling=sampled))
+        assert answer.served is not Served.HIT_EXACT
+        assert "without a seed" in answer.not_stored
+    assert len(pipeline.response) == 0
+    assert sum(pipeline.totals.not_stored.values()) == 2
+
+
+def test_sampled_answers_with_a_seed_are(pipeline):
+    seeded = replace(GREEDY, temperature=1.0, seed=7)
+    first, again = (pipeline.answer(ask("Hello?", sampling=seeded)) for _ in range(2))
+    assert again.served is Served.HIT_EXACT
+    assert again.text == first.text
+    other = pipeline.answer(ask("Hello?", sampling=replace(seeded, seed=8)))
+    assert other.served is not Served.HIT_EXACT
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sampling": replace(GREEDY, max_new_tokens=7)},
+        {"sampling": replace(GREEDY, stop=("x",))},
+        {"sampling": replace(GREEDY, repetition_penalty=1.2)},
+        {"tenant": "other"},
+    ],
+)
+def test_what_can_change_the_answer_is_in_the_key(pipeline, change):
+    pipeline.answer(ask("Hello?"))
+    assert pipeline.answer(ask("Hello?", **change)).served is not Served.HIT_EXACT
+
+
+def test_what_can_not_change_a_greedy_answer_is_not(pipeline):
+    pipeline.answer(ask("Hello?"))
+    same = replace(GREEDY, seed=3, top_p=0.5)
+    assert pipeline.answer(ask("Hello?", sampling=same)).served is Served.HIT_EXACT
+
+
+def test_tenants_share_neither_answers_nor_prefixes(pipeline):
+    pipeline.answer(ask("Hello?", tenant="a"))
+    answer = pipeline.answer(ask("Hello?", tenant="b"))
+    assert answer.served is Served.MISS
+    assert answer.usage.cached_tokens == 0
+    assert pipeline.answer(ask("Hello?", tenant="a")).served is Served.HIT_EXACT
+
+
+def test_answers_expire(pipeline, clock):
+    pipeline.answer(ask("Hello?"))
+    clock.advance(61)
+    answer = pipeline.answer(ask("Hello?"))
+    assert answer.served is Served.HIT_PREFIX
+    assert "expired" in answer.response_miss.reason
+
+
+def test_requests_say_how_they_want_to_be_cached(pipeline, clock):
+    pipeline.answer(ask("Hello?", cache_control=CacheControl(no_store=True)))
+    assert len(pipeline.response) == 0
+    pipeline.answer(ask("Hello?", cache_control=CacheControl(ttl_seconds=5)))
+    clock.advance(4)
+    assert pipeline.answer(ask("Hello?")).served is Served.HIT_EXACT
+    too_old = CacheControl(max_age_seconds=3)
+    assert pipeline.answer(ask("Hello?", cache_control=too_old)).served is Served.HIT_PREFIX
+    assert pipeline.answer(ask("Hello?", cache_control=CacheControl(no_cache=True))).age_seconds == 0
+
+
+def test_tiers_can_be_switched_off_while_running(pipeline):
+    pipeline.answer(ask("Hello?"))
+    pipeline.response_enabled = False
+    assert pipeline.answer(ask("Hello?")).served is Served.HIT_PREFIX
+    pipeline.prefix_enabled = False
+    assert pipeline.answer(ask("Hello?")).served is Served.MISS
+    pipeline.response_enabled = pipeline.prefix_enabled = True
+    assert pipeline.answer(ask("Hello?")).served is Served.HIT_EXACT
+
+
+def test_an_answer_that_is_not_read_to_its_end_is_not_stored(pipeline):
+    stream = pipeline.stream(ask("Hello?"))
+    next(stream)
+    stream.close()
+    assert len(pipeline.response) == 0
+    assert pipeline.answer(ask("Hello?")).served is not Served.HIT_EXACT
+
+
+def test_an_error_while_computing_is_not_stored(pipeline, monkeypatch):
+    def breaks(*_):
+        raise RuntimeError("out of luck")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline.engine._forward, "decode", breaks)
+        with pytest.raises(RuntimeError, match="out of luck"):
+            pipeline.answer(ask("Hello?"))
+    assert len(pipeline.response) == 0
+    assert pipeline.answer(ask("Hello?")).text
+    pipeline.engine._tree.check_invariants()
+
+
+def test_stop_strings_end_the_answer(pipeline):
+    full = pipeline.answer(ask("Hello?")).text
+    stop = full[3:5]
+    answer = pipeline.answer(ask("Hello?", sampling=replace(GREEDY, stop=(stop,))))
+    assert answer.text == full[: full.index(stop)]
+    assert answer.finish_reason == "stop"
+
+
+def test_plain_prompts_are_not_templated_and_never_mixed_up_with_rendered_ones(pipeline):
+    rendered = pipeline.renderer.text(ask("Hello?"))
+    chat = pipeline.answer(ask("Hello?"))
+    plain = pipeline.answer(Request(prompt=rendered, sampling=GREEDY))
+    assert plain.served is not Served.HIT_EXACT
+    assert chat.usage.prompt_tokens > 0
+
+
+def test_system_prompts_are_pinned_before_the_first_request(pipeline):
+    (pinned,) = pipeline.precompute([SYSTEM], 64)
+    assert pinned == 64
+    assert pipeline.engine.prefix_stats.pinned_bytes > 0
+    assert pipeline.answer(ask("Hello?")).usage.cached_tokens == 64
+
+
+def test_without_system_prompts_the_templates_own_message_is_considered(pipeline):
+    assert pipeline.precompute([], 128) == (0,)  # SmolLM2's own message is shorter than a block
+
+
+def test_a_request_needs_either_messages_or_a_prompt(pipeline):
+    with pytest.raises(RequestError, match="either"):
+        pipeline.answer(Request())
+    with pytest.raises(RequestError, match="either"):
+        pipeline.answer(Request(messages=(Message("user", "x"),), prompt="x"))
+
+
+def test_what_the_template_refuses_is_the_requests_fault(loaded, memo):
+    template = "{{ raise_exception('roles must alternate') }}"
+    pipeline = build(loaded, memo)
+    pipeline.renderer = PromptRenderer(loaded.tokenizer, template)
+    with pytest.raises(RequestError, match="roles must alternate"):
+        pipeline.answer(ask("Hello?"))
+
+
+def test_persistence_serves_another_process_life_but_not_another_model(loaded, memo, tmp_path):
+    with SmartInferenceCache(persistence_path=tmp_path) as response:
+        first = build(loaded, memo, response).answer(ask("Hello?"))
+    with SmartInferenceCache(persistence_path=tmp_path) as response:
+        assert build(loaded, memo, response).answer(ask("Hello?")).served is Served.HIT_EXACT
+        other = build(loaded, memo, response)
+        other.namespace = replace(loaded.namespace, adapter="retrained")
+        answer = other.answer(ask("Hello?"))
+        assert answer.served is not Served.HIT_EXACT
+        assert answer.text == first.text
+
+
+def test_totals_add_up(pipeline):
+    for text in ("one", "two", "one", "three", "two"):
+        pipeline.answer(ask(text))
+    totals = pipeline.totals
+    assert totals.requests == 5
+    assert sum(totals.served.values()) == 5
+    assert totals.served[Served.HIT_EXACT] == 2
+    assert totals.cached_tokens <= totals.prompt_tokens
+    assert torch.is_tensor(next(pipeline.engine._forward.model.parameters()))
