@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -21,6 +21,9 @@ from axolotl_cache.config import Flag, Settings, load_settings
 from axolotl_cache.errors import ConfigError, Problem, RequestError
 from axolotl_cache.pipeline import Pipeline
 from axolotl_cache.request import Answer, Delta, Message, Request, Sampling
+
+if TYPE_CHECKING:
+    from axolotl_cache.engine.loader import LoadedModel
 
 _RULE: Final = "=" * 80
 _INTERRUPTED: Final = 130
@@ -148,10 +151,10 @@ def answer_prompts(
     chosen_system = next(iter(settings.model.system_prompts), None) if system is None else system or None
     # What can be wrong in a file is said before the model is loaded.
     named = from_file(prompts_file, Request(), chosen_system) if prompts_file else None
-    pipeline, defaults = _open(settings, quiet=quiet, caching=caching)
-    template = Request(sampling=choose_sampling(defaults, sampling))
+    pipeline, loaded = _open(settings, quiet=quiet, caching=caching)
+    template = Request(sampling=choose_sampling(loaded.default_sampling, sampling))
     system_for_model = chosen_system if pipeline.renderer.takes_messages else None
-    session = _Session(pipeline, template, system_for_model, as_json=as_json or named is not None)
+    session = _Session(pipeline, loaded, template, system_for_model, as_json=as_json or named is not None)
     with closing(pipeline):
         try:
             if named is not None:
@@ -177,7 +180,7 @@ def answer_prompts(
                 print_summary(pipeline.totals)
 
 
-def _open(settings: Settings, *, quiet: bool, caching: bool) -> tuple[Pipeline, dict[str, Any]]:
+def _open(settings: Settings, *, quiet: bool, caching: bool) -> tuple[Pipeline, LoadedModel]:
     from axolotl_cache.assembly import load, open_pipeline, open_response_cache
 
     def report(line: str) -> None:
@@ -194,14 +197,24 @@ def _open(settings: Settings, *, quiet: bool, caching: bool) -> tuple[Pipeline, 
             use_prefix_cache=caching and settings.model.enable_prefix_cache,
             progress=progress,
         )
-    return pipeline, loaded.default_sampling
+    return pipeline, loaded
 
 
 class _Session:
     """Answers on standard output, one after another."""
 
-    def __init__(self, pipeline: Pipeline, template: Request, system: str | None, *, as_json: bool) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        loaded: LoadedModel,
+        template: Request,
+        system: str | None,
+        *,
+        as_json: bool,
+    ) -> None:
         self._pipeline = pipeline
+        self._loaded = loaded
+        self._told: set[Path] = set()
         self._template = template
         self._system = system
         self._as_json = as_json
@@ -248,7 +261,14 @@ class _Session:
             return replace(self._template, prompt=text)
         return from_text(text, self._template, self._system)
 
+    def _tell_of_changed_files(self) -> None:
+        changed = set(self._loaded.changed_files()) - self._told
+        self._told |= changed
+        for file in sorted(changed):
+            say(f"warning: {file} was changed since it was loaded; start again to use what it holds now")
+
     def _answer(self, named: Named) -> Answer:
+        self._tell_of_changed_files()
         done: Answer | None = None
         with closing(self._pipeline.stream(named.request)) as stream:
             for part in stream:

@@ -107,7 +107,9 @@ class Slot:
         at = index * block_size
         if at + block_size > self.length_tokens:
             raise ValueError(f"block {index} ends behind the slot's {self.length_tokens} tokens")
-        copies = tuple(t[:, :, at : at + block_size].contiguous().clone() for t in self._tensors)
+        copies = tuple(
+            t[:, :, at : at + block_size].clone(memory_format=torch.contiguous_format) for t in self._tensors
+        )
         return KVBlock(copies, next(_serials))
 
     def remember(self, blocks: Sequence[KVBlock]) -> None:

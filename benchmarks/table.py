@@ -1,0 +1,121 @@
+"""Write the measured table of both READMEs from the committed results.
+
+python benchmarks/table.py            print it
+python benchmarks/table.py --write    put it into README.md and README.zh-CN.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+RESULTS = REPOSITORY / "benchmarks" / "results"
+BEGIN, END = "<!-- measured table: made by benchmarks/table.py -->", "<!-- end of the measured table -->"
+
+WORDS = {
+    "README.md": {
+        "head": ("SmolLM2-135M-Instruct, bfloat16, 2 CPU cores", "cache off", "cache on", "change"),
+        "throughput": "Help desk demo, 60 questions, 35 % repeats: requests/s",
+        "ttft": "the same: time to first token, median",
+        "latency": "the same: time to the whole answer, mean",
+        "tokens": "the same: prompt tokens computed",
+        "identical": "the same: answers identical",
+        "hit": "Time to first token behind a shared prefix of {0:,} tokens",
+        "lru": "Response cache alone, 35 % hits: requests/s (at most {0:.2f} x is possible)",
+        "unshared": "Nothing shared or repeated: throughput",
+        "exact": "{0} real questions behind prefixes of 100 to 2,000 tokens: greedy answers identical",
+        "memory": "A response hit in memory: key, lookup and value",
+        "of": "{0} of {1}",
+    },
+    "README.zh-CN.md": {
+        "head": ("SmolLM2-135M-Instruct，bfloat16，2 个 CPU 核心", "缓存关", "缓存开", "变化"),
+        "throughput": "客服演示，60 个问题，35% 重复：请求/秒",
+        "ttft": "同上：首 token 时间（中位数）",
+        "latency": "同上：完整回答时间（平均）",
+        "tokens": "同上：实际计算的提示 token",
+        "identical": "同上：回答完全一致",
+        "hit": "共享前缀 {0:,} token 时的首 token 时间",
+        "lru": "仅响应缓存，35% 命中：请求/秒（理论上限 {0:.2f} 倍）",
+        "unshared": "完全无共享、无重复：吞吐量",
+        "exact": "{0} 个真实问题，前缀 100 至 2,000 token：贪心回答完全一致",
+        "memory": "内存中的一次响应命中：生成键、查找并取值",
+        "of": "{1} 中的 {0}",
+    },
+}
+
+
+def result(name: str) -> dict[str, Any]:
+    """Return a committed result."""
+    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return found
+
+
+def table(words: dict[str, Any]) -> str:
+    """Return the table in one language."""
+    demo, lru, prefix = (result(f"{n}-bfloat16") for n in ("demo", "lru", "prefix"))
+    figures, repeats = demo["figures"], lru["rows"][0]
+    exact = [row for row in prefix["rows"] if row["part"] == "identical"]
+    rows = [
+        _row(words["throughput"], figures, "requests_per_second", "{:.2f}"),
+        _row(words["ttft"], figures, "ttft_median_seconds", "{:.0f} ms", 1e3),
+        _row(words["latency"], figures, "mean_latency_seconds", "{:.0f} ms", 1e3),
+        _row(words["tokens"], figures, "prefill_tokens", "{:,}"),
+        (words["identical"], "", words["of"].format(figures["identical"], figures["requests"]), ""),
+    ]
+    for row in prefix["rows"]:
+        if row["part"] == "ttft" and row["prefix_tokens"] in {512, 2048}:
+            times = (
+                f"{row['cold_ms']:.0f} ms",
+                f"{row['hit_ms']:.0f} ms",
+                f"{1 / row['cold_over_hit']:.2f} x",
+            )
+            rows.append((words["hit"].format(row["prefix_tokens"]), *times))
+    rows += [
+        _row(words["lru"].format(repeats["response_ceiling"]), repeats, "requests_per_second", "{:.2f}"),
+        (words["unshared"], "", "", f"{prefix['figures']['throughput_no_hits_on_over_off']:.2f} x"),
+        (
+            words["exact"].format(sum(row["requests"] for row in exact)),
+            "",
+            words["of"].format(sum(r["identical"] for r in exact), sum(r["requests"] for r in exact)),
+            "",
+        ),
+        (words["memory"], "", f"{lru['figures']['memory_hit_p50_us']:.1f} µs", ""),
+    ]
+    lines = [words["head"], ("---", "--:", "--:", "--:"), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def _row(
+    name: str, figures: dict[str, Any], key: str, style: str, factor: float = 1
+) -> tuple[str, str, str, str]:
+    off, on = figures[f"{key}_off"] * factor, figures[f"{key}_on"] * factor
+    return name, style.format(off), style.format(on), f"{on / off:.2f} x"
+
+
+def put_in(text: str, words: dict[str, Any]) -> str:
+    """Return a README with its table made anew."""
+    made = f"{BEGIN}\n\n{table(words)}\n\n{END}"
+    return re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: made, text, flags=re.DOTALL)
+
+
+def main() -> None:
+    """Print or write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--write", action="store_true")
+    write = parser.parse_args().write
+    for name, words in WORDS.items():
+        path = REPOSITORY / name
+        if write:
+            path.write_text(put_in(path.read_text(encoding="utf-8"), words), encoding="utf-8")
+        else:
+            print(table(words), end="\n\n")
+
+
+if __name__ == "__main__":
+    main()
