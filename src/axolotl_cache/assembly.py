@@ -81,8 +81,14 @@ def open_pipeline(
     if pipeline.prefix_enabled:
         report(f"prefix reuse: {engine.exactness.mode} mode ({engine.exactness.reason})")
         pinned = pipeline.precompute(settings.model.system_prompts, settings.model.prefix_length, progress)
+        shorter = sum(tokens == 0 for tokens in pinned)
         if sum(pinned):
-            report(f"pinned {sum(pinned):,} tokens of {len(pinned)} system prompt(s)")
+            report(f"pinned {sum(pinned):,} tokens of {len(pinned) - shorter} system prompt(s)")
+        if shorter:
+            report(
+                f"{shorter} system prompt(s) not pinned: the part to pin (at most prefix_length tokens) is "
+                f"shorter than a block of {engine.block_size} tokens"
+            )
     return pipeline
 
 

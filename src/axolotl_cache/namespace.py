@@ -10,8 +10,8 @@ from functools import cached_property
 BLOCK_SIZE_TOKENS = 32
 """Keys and values are kept and reused in whole blocks of this many tokens (more in grid mode)."""
 
-BLOCK_LAYOUT_VERSION = 1
-"""Raised when the meaning of a stored block changes, so that no old one is ever read as a new one."""
+BLOCK_LAYOUT_VERSION = 2
+"""Raised when prompts are computed another way, so that nothing of before is taken for the same bits."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class Namespace:
     quantisation: str = ""
     compute: str = ""
     """What else decides the last bit of a result: device kind, torch version, attention kernel."""
-    block_layout: int = BLOCK_LAYOUT_VERSION
+    block_layout: str = f"v{BLOCK_LAYOUT_VERSION}"
+    """How prompts are cut into blocks and calls; the engine adds its mode."""
     environment_tag: str = "production"
     cache_version: str = ""
     tenant: str = ""
@@ -42,6 +43,10 @@ class Namespace:
     def for_tenant(self, tenant: str) -> Namespace:
         """Return the same namespace for another tenant."""
         return self if tenant == self.tenant else replace(self, tenant=tenant)
+
+    def for_layout(self, mode: str) -> Namespace:
+        """Return the same namespace for prompts computed in this mode of the engine."""
+        return replace(self, block_layout=f"v{BLOCK_LAYOUT_VERSION}-{mode}")
 
     def difference(self, other: Namespace) -> tuple[str, ...]:
         """Return the names of the fields in which the two differ."""

@@ -9,9 +9,15 @@ from pathlib import Path
 def cache_home() -> Path:
     """Return the user's cache folder: `AXOLOTL_CACHE_HOME`, else `axolotl-cache` in the XDG cache home.
 
-    It may not exist yet; who writes there makes it, with mode 0700.
+    It may not exist yet; who writes there makes it with `make_private`.
     """
     own = os.environ.get("AXOLOTL_CACHE_HOME")
     if own:
         return Path(own).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "axolotl-cache"
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder, and those above it that are missing, for this user only (mode 0700)."""
+    for missing in (*reversed([p for p in folder.parents if not p.exists()]), folder):
+        missing.mkdir(mode=0o700, exist_ok=True)

@@ -79,7 +79,7 @@ class Pipeline:
     ) -> None:
         self.engine = engine
         self.renderer = renderer
-        self.namespace = namespace
+        self.namespace = namespace.for_layout(engine.exactness.mode)
         self.response = response
         self.response_enabled = response is not None
         self.prefix_enabled = True
@@ -196,7 +196,8 @@ class Pipeline:
         entry = response.lookup(key, max_age_seconds=request.cache_control.max_age_seconds)
         if entry:
             return entry, None
-        return None, Miss(response.why_missing(key) or "nobody asked exactly this before")
+        missing = response.why_missing(key)
+        return None, Miss(missing or "the stored answer is older than the request accepts (max-age)")
 
     def _prefix_miss(self, generation: Generation) -> Miss:
         if not self.prefix_enabled:

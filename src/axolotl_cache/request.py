@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -82,11 +81,7 @@ class Request:
     sampling: Sampling = Sampling()
     cache_control: CacheControl = CacheControl()
     tenant: str = ""
-    principal: str = ""
-    session_id: str = ""
     tags: tuple[str, ...] = ()
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    """Carried through to reports; never part of a key."""
 
 
 class Served(StrEnum):

@@ -147,6 +147,16 @@ def test_every_bad_line_of_a_prompts_file_is_named_before_anything_runs(write):
     assert "prompts.jsonl:1" not in result.stderr
 
 
+def test_a_request_that_can_not_be_served_leaves_the_others_alone(write):
+    name = write()
+    Path("prompts.jsonl").write_text('"Hello?"\n{"id": "long", "user": "%s"}\n"Bye?"\n' % ("x y " * 2000))
+    result = run("inference", name, "--prompts-file", "prompts.jsonl", "--max-new-tokens", "3", code=2)
+    found = answers(result)
+    assert ["text" in a for a in found] == [True, False, True]
+    assert "2,048 positions" in found[1]["error"]
+    assert "request long" in result.stderr
+
+
 def test_prompts_come_from_a_pipe(write):
     name = write()
     result = run("inference", name, "--max-new-tokens", "3", stdin="two\nlines\n")

@@ -85,9 +85,9 @@ def bench(
     if named is None:
         own = chosen if pipeline.renderer.takes_messages else None
         named = [Named("", from_text(SAMPLE_QUESTIONS[i], Request(), own)) for i in SAMPLE_ORDER]
-    chosen_sampling = choose_sampling(
-        {} if "temperature" not in sampling else loaded.default_sampling, sampling
-    )
+    # Greedy unless asked otherwise: only then can the answers of the two sides be compared.
+    from_model = loaded.default_sampling | {"do_sample": "temperature" in sampling}
+    chosen_sampling = choose_sampling(from_model, sampling)
     requests = [replace(n.request, sampling=chosen_sampling) for n in named[:limit]]
     with (
         closing(pipeline),

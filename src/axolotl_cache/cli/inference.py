@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _RULE: Final = "=" * 80
 _INTERRUPTED: Final = 130
+_REFUSED: Final = 2
 
 
 def sampling_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -35,7 +36,9 @@ def sampling_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @click.option("--max-new-tokens", type=int, help="Longest answer, in tokens.  [default: 512]")
     @click.option(
-        "--temperature", type=float, help="0 is greedy.  [default: the model's generation_config, else 0]"
+        "--temperature",
+        type=float,
+        help="0 is greedy.  [default: what the model's generation_config says; for bench, 0]",
     )
     @click.option("--top-p", type=float, help="Nucleus sampling; 1 is off.")
     @click.option("--top-k", type=int, help="Only the k likeliest tokens; 0 is off.")
@@ -173,11 +176,13 @@ def answer_prompts(
                     raise RequestError("standard input is empty; pipe a prompt in, or use --prompt")
                 session.answer_all([session.named(1, text)])
         except KeyboardInterrupt:
-            click.echo("\ninterrupted; every answer given so far is kept", err=True)
+            click.echo("\ninterrupted", err=True)
             sys.exit(_INTERRUPTED)
         finally:
             if not quiet:
                 print_summary(pipeline.totals)
+    if session.refused:
+        sys.exit(_REFUSED)
 
 
 def _open(settings: Settings, *, quiet: bool, caching: bool) -> tuple[Pipeline, LoadedModel]:
@@ -215,6 +220,7 @@ class _Session:
         self._pipeline = pipeline
         self._loaded = loaded
         self._told: set[Path] = set()
+        self.refused = 0
         self._template = template
         self._system = system
         self._as_json = as_json
@@ -234,7 +240,7 @@ class _Session:
             if not text:
                 return
             click.echo(_RULE, err=True)
-            self._answer(self.named(0, text))
+            self._answer(Named("", self._request(text)))
 
     def chat(self) -> None:
         """Hold a conversation: a line is a turn."""
@@ -254,7 +260,8 @@ class _Session:
             elif text:
                 turn = [*said, Message("user", text)]
                 answer = self._answer(Named("", replace(self._template, messages=(*head, *turn))))
-                said = [*turn, Message("assistant", answer.text)]
+                if answer:
+                    said = [*turn, Message("assistant", answer.text)]
 
     def _request(self, text: str) -> Request:
         if not self._pipeline.renderer.takes_messages:
@@ -267,8 +274,19 @@ class _Session:
         for file in sorted(changed):
             say(f"warning: {file} was changed since it was loaded; start again to use what it holds now")
 
-    def _answer(self, named: Named) -> Answer:
+    def _answer(self, named: Named) -> Answer | None:
+        """Answer one request; one that can't be served says why and leaves the others alone."""
         self._tell_of_changed_files()
+        try:
+            return self._write(named)
+        except RequestError as error:
+            self.refused += 1
+            say(f"request {named.name}: {error}" if named.name else str(error))
+            if self._as_json:
+                click.echo(json.dumps({"id": named.name, "error": str(error)}, ensure_ascii=False))
+            return None
+
+    def _write(self, named: Named) -> Answer:
         done: Answer | None = None
         with closing(self._pipeline.stream(named.request)) as stream:
             for part in stream:

@@ -21,7 +21,7 @@ import torch
 
 from axolotl_cache.clock import Clock, wall_clock
 from axolotl_cache.errors import ModelLoadError
-from axolotl_cache.paths import cache_home
+from axolotl_cache.paths import cache_home, make_private
 
 CHUNK_BYTES = 4 * 2**20
 """Read and digested at once by one thread."""
@@ -112,7 +112,7 @@ class DigestMemo:
         return self.folder / f"{name}.json"
 
     def _write(self, entry: Path, text: str) -> None:
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(self.folder)
         descriptor, temporary = tempfile.mkstemp(dir=self.folder, suffix=".tmp")  # 0600
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:

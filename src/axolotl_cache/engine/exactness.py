@@ -27,6 +27,7 @@ from axolotl_cache.engine.attention import supports_tiles
 from axolotl_cache.engine.forward import Forward
 from axolotl_cache.engine.kv import KVLayout, Slot
 from axolotl_cache.engine.plan import ALIGNED, GRID, Layout
+from axolotl_cache.paths import make_private
 
 _VERSION = 2
 
@@ -210,7 +211,7 @@ def _read(file: Path) -> Exactness | None:
 
 def _write(file: Path, result: Exactness) -> None:
     try:
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private(file.parent)
         with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False, encoding="utf-8") as new:
             json.dump(asdict(result), new)
         os.replace(new.name, file)

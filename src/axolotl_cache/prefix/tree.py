@@ -238,8 +238,8 @@ class PrefixTree(Generic[P]):
         if pinned and left_out:
             raise CapacityError(
                 f"the {len(keys)} blocks to pin hold {len(keys) * payload_bytes:,} bytes, and only "
-                f"{len(path)} of them fit below the bound of {self.max_bytes:,}: raise max_cache_size or "
-                "lower prefix_length"
+                f"{len(path)} of them fit below the bound of {self.max_bytes:,}: raise max_cache_size (and "
+                "max_memory_usage, if that is less) or lower prefix_length"
             )
         self.stats.refused_blocks += left_out
         if pinned:

@@ -21,6 +21,7 @@ from threading import RLock
 from typing import NamedTuple, TypeVar
 
 from axolotl_cache.errors import StoreError
+from axolotl_cache.paths import make_private
 from axolotl_cache.stores.base import Departure, Record, StoreWarning
 from axolotl_cache.stores.blobs import LARGE_BYTES, BlobFolder
 from axolotl_cache.stores.change_mark import ChangeMark
@@ -296,7 +297,7 @@ class SqliteStore:
         return self._database
 
     def _open_folder(self) -> None:
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(self.folder)
         self._locks = FileLocks(self.folder / "opening.lock")
         self._mark = ChangeMark(self.folder / "changes")
         self._blobs = BlobFolder(self.folder / "blobs")
