@@ -8,7 +8,7 @@ from typing import Final
 
 from axolotl_cache.config import Settings, format_size
 from axolotl_cache.engine.engine import Engine
-from axolotl_cache.engine.loader import LoadedModel, load_model
+from axolotl_cache.engine.loader import LoadedModel, hide_progress, load_model
 from axolotl_cache.engine.memory import total_memory_bytes
 from axolotl_cache.engine.prompt import PromptRenderer
 from axolotl_cache.paths import cache_home
@@ -17,6 +17,8 @@ from axolotl_cache.response import SmartInferenceCache
 
 ENTRIES_PER_CONCURRENT_REQUEST: Final = 10
 LEAST_ENTRIES: Final = 256
+
+__all__ = ["hide_progress", "load", "open_pipeline", "open_response_cache"]
 
 Report = Callable[[str], None]
 
@@ -69,6 +71,7 @@ def open_pipeline(
         max_cache_bytes=min(settings.model.max_cache_size, share) if use_prefix_cache else 0,
         ttl_seconds=settings.inference.entry_timeout,
         memo=cache_home() / "exactness",
+        report=report,
     )
     pipeline = Pipeline(
         engine, PromptRenderer(loaded.tokenizer, loaded.chat_template), loaded.namespace, response

@@ -16,6 +16,7 @@ from typing import Any
 from axolotl_cache.clock import Clock, wall_clock
 from axolotl_cache.engine.engine import Engine, Generation
 from axolotl_cache.engine.prompt import PromptRenderer
+from axolotl_cache.engine.sampling import check_sampling
 from axolotl_cache.engine.text import TextStream
 from axolotl_cache.errors import CapacityError
 from axolotl_cache.namespace import Namespace
@@ -30,7 +31,10 @@ class Totals:
     requests: int = 0
     served: Counter[Served] = field(default_factory=Counter)
     prompt_tokens: int = 0
+    stored_tokens: int = 0
+    """Prompt tokens of the answers that came from the response cache."""
     cached_tokens: int = 0
+    """Prompt tokens whose keys and values came from the prefix cache."""
     completion_tokens: int = 0
     response_saved_seconds: float = 0.0
     """What the stored answers took to compute, less what serving them took."""
@@ -43,11 +47,12 @@ class Totals:
         self.requests += 1
         self.served[answer.served] += 1
         self.prompt_tokens += answer.usage.prompt_tokens
-        self.cached_tokens += answer.usage.cached_tokens
         self.completion_tokens += answer.usage.completion_tokens
         if answer.served is Served.HIT_EXACT:
+            self.stored_tokens += answer.usage.prompt_tokens
             self.response_saved_seconds += answer.saved_seconds
         else:
+            self.cached_tokens += answer.usage.cached_tokens
             self.prefix_saved_seconds += answer.usage.cached_tokens * prefill_seconds_per_token
         if answer.not_stored:
             self.not_stored[answer.not_stored] += 1
@@ -112,11 +117,14 @@ class Pipeline:
                 yield Delta(entry.value["text"])
                 yield self._counted(_from_entry(entry, started, self._clock()))
                 return
+        special = [self.renderer.special_token(stop) for stop in request.sampling.stop]
         generation = self.engine.generate(
             self.renderer.tokens(text, is_plain=request.prompt is not None),
             request.sampling,
             namespace=namespace.digest,
             reuse=self.prefix_enabled,
+            # Special tokens are not part of the text, where a stop string would be looked for.
+            end_tokens=frozenset(token for token in special if token is not None),
         )
         pieces: list[str] = []
         out = TextStream(self.renderer.decode, request.sampling.stop)
@@ -151,6 +159,12 @@ class Pipeline:
         if response is not None and answer.not_stored is None:
             response.set(key, _to_value(answer), ttl=request.cache_control.ttl_seconds, tags=request.tags)
         yield self._counted(answer)
+
+    def check(self, request: Request) -> None:
+        """Raise RequestError if the request can't be served as asked; compute nothing."""
+        tokens = self.renderer.tokens(self.renderer.text(request), is_plain=request.prompt is not None)
+        self.engine.check_length(len(tokens), request.sampling.max_new_tokens)
+        check_sampling(request.sampling)
 
     def precompute(
         self,
@@ -189,7 +203,7 @@ class Pipeline:
     def _look_up(
         self, response: SmartInferenceCache, key: str, request: Request
     ) -> tuple[Entry | None, Miss | None]:
-        if not request.sampling.is_repeatable:
+        if not _is_repeatable(request):
             return None, Miss(_SAMPLED)
         if request.cache_control.no_cache:
             return None, Miss("the request asked for a new answer (no-cache)")
@@ -237,12 +251,16 @@ def _key(response: SmartInferenceCache, request: Request, text: str, namespace: 
 
 _SAMPLED = (
     "sampled without a seed: asking again may rightly give another answer "
-    "(set temperature to 0 or give a seed)"
+    "(set temperature to 0, give a seed, or ask for sampled answers to be cached)"
 )
 
 
+def _is_repeatable(request: Request) -> bool:
+    return request.sampling.is_repeatable or request.cache_control.sampled
+
+
 def _why_not_stored(request: Request) -> str | None:
-    if not request.sampling.is_repeatable:
+    if not _is_repeatable(request):
         return _SAMPLED
     if request.cache_control.no_store:
         return "the request asked not to store it (no-store)"

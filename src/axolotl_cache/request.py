@@ -19,7 +19,8 @@ class Message:
 class Sampling:
     """How the next token is chosen; names and meaning as in transformers' GenerationConfig."""
 
-    max_new_tokens: int = 256
+    max_new_tokens: int | None = None
+    """Longest answer; None is 512 tokens, or what the model's context leaves."""
     temperature: float = 0.0
     """0 is greedy: the most likely token, always."""
     top_p: float = 1.0
@@ -69,6 +70,8 @@ class CacheControl:
     """Serve no answer older than this."""
     ttl_seconds: float | None = None
     """How long this answer may be served; wins over `ttl_rules` and `entry_timeout`."""
+    sampled: bool = False
+    """Serve and store an answer that was sampled without a seed, though asking again might give another."""
 
 
 @dataclass(frozen=True, slots=True)

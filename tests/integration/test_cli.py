@@ -255,10 +255,32 @@ def test_interrupted_in_the_middle_every_answer_given_is_kept(write, how):
     assert [a["text"] for a in again] == [a["text"] for a in given]
 
 
-def test_help_imports_nothing_heavy():
+@pytest.mark.parametrize("arguments", [["--help"], ["inference", "--help"], ["bench", "--help"]])
+def test_help_imports_nothing_heavy(arguments):
     program = (
-        "import sys; from axolotl_cache.cli.main import main; main(['--help'], standalone_mode=False); "
-        "assert not {'torch', 'transformers', 'pydantic', 'numpy'} & set(sys.modules)"
+        f"import sys; from axolotl_cache.cli.main import main; main({arguments}, standalone_mode=False); "
+        "assert not {'torch', 'transformers', 'numpy'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert "inference" in done.stdout
+    assert "Usage" in done.stdout
+
+
+def test_blank_characters_that_are_no_line_ends_and_a_byte_order_mark_are_fine(write):
+    name = write()
+    lines = [json.dumps("a\u2028b\u0085c", ensure_ascii=False), '"two"']
+    Path("prompts.jsonl").write_text("\ufeff" + "\n".join(lines), encoding="utf-8")
+    found = answers(run("inference", name, "--prompts-file", "prompts.jsonl", "--max-new-tokens", "2"))
+    assert len(found) == 2
+
+
+def test_what_is_no_text_is_that_requests_fault(write):
+    name = write()
+    Path("prompts.jsonl").write_text('"\\ud800"\n"fine"\n')
+    result = run("inference", name, "--prompts-file", "prompts.jsonl", "--max-new-tokens", "2", code=2)
+    assert ["text" in a for a in answers(result)] == [False, True]
+
+
+def test_bench_names_requests_that_can_not_be_served_before_it_starts(write):
+    name = write()
+    Path("log.jsonl").write_text('"Hello?"\n{"id": "long", "user": "%s"}\n' % ("x y " * 2000))
+    assert "request long" in run("bench", name, "--workload", "log.jsonl", code=2).stderr

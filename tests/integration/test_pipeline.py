@@ -115,6 +115,38 @@ def test_sampled_answers_without_a_seed_are_not_served_again_and_say_why(pipelin
     assert sum(pipeline.totals.not_stored.values()) == 2
 
 
+def test_sampled_answers_are_served_again_if_the_user_says_so(pipeline):
+    sampled = replace(GREEDY, temperature=1.0)
+    control = CacheControl(sampled=True)
+    first, again = (pipeline.answer(ask("Hello?", sampling=sampled, cache_control=control)) for _ in range(2))
+    assert first.not_stored is None
+    assert again.served is Served.HIT_EXACT
+    assert again.text == first.text
+
+
+def test_a_stop_text_that_is_a_special_token_ends_the_answer(pipeline):
+    eos = pipeline.renderer.special_token("<|im_end|>")
+    assert eos in pipeline.engine.end_tokens
+    assert pipeline.renderer.special_token("hello") is None
+    pipeline.engine.end_tokens = frozenset()
+    first = pipeline.renderer.tokens(pipeline.answer(ask("Hello?")).text, is_plain=False)
+    special = "<|endoftext|>"
+    token = pipeline.renderer.special_token(special)
+    forced = iter([first[0], token, first[1]])
+
+    class Forced:
+        def next_token(self, logits):
+            return next(forced)
+
+    import axolotl_cache.engine.engine as module
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "Sampler", lambda *_: Forced())
+        answer = pipeline.answer(ask("Again?", sampling=replace(GREEDY, stop=(special,))))
+    assert answer.finish_reason == "stop"
+    assert answer.usage.completion_tokens == 1
+
+
 def test_sampled_answers_with_a_seed_are(pipeline):
     seeded = replace(GREEDY, temperature=1.0, seed=7)
     first, again = (pipeline.answer(ask("Hello?", sampling=seeded)) for _ in range(2))
@@ -250,7 +282,7 @@ def test_persistence_serves_another_process_life_but_not_another_model(loaded, m
     with SmartInferenceCache(persistence_path=tmp_path) as response:
         assert build(loaded, memo, response).answer(ask("Hello?")).served is Served.HIT_EXACT
         other = build(loaded, memo, response)
-        other.namespace = replace(loaded.namespace, adapter="retrained")
+        other.namespace = replace(other.namespace, adapter="retrained")
         answer = other.answer(ask("Hello?"))
         assert answer.served is not Served.HIT_EXACT
         assert answer.text == first.text

@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 
 from axolotl_cache import SmartInferenceCache
+from axolotl_cache.response import flight
+from axolotl_cache.stores import MemoryStore
 
 WRITER = """
     import random, sys
@@ -296,6 +298,37 @@ class TestFork:
                 for thread in threads:
                     thread.join()
             cache._tiers._disk.check_invariants()
+
+    def test_a_fork_while_a_thread_changes_a_cache_in_memory_does_not_hang(self, monkeypatch):
+        cache = SmartInferenceCache(9, 99)
+        changing, go_on = threading.Event(), threading.Event()
+
+        def stopped(*arguments, **kwargs):
+            changing.set()
+            go_on.wait(20)
+
+        def fork_in_the_middle_of(change, work):
+            changing.clear()
+            go_on.clear()
+            thread = threading.Thread(target=change)
+            thread.start()
+            assert changing.wait(20)
+            try:
+                return in_child(work)
+            finally:
+                go_on.set()
+                thread.join()
+
+        def work():
+            monkeypatch.undo()
+            cache["k"] = 1
+            return cache.get_or_compute("k", int) == 1 and cache.get_or_compute("l", lambda: 5) == 5
+
+        monkeypatch.setattr(MemoryStore, "_drop", stopped)
+        assert fork_in_the_middle_of(lambda: cache.set("x", 1), work)
+        monkeypatch.undo()
+        monkeypatch.setattr(flight, "Flights", stopped)
+        assert fork_in_the_middle_of(cache._single_flight, work)
 
     def test_a_child_born_during_a_computation_does_not_keep_its_lock(self, tmp_path):
         with SmartInferenceCache(9, 99, tmp_path) as cache, SmartInferenceCache(9, 99, tmp_path) as other:

@@ -208,6 +208,62 @@ def test_empty_and_too_long_prompts_are_refused(probed):
     assert run(engine, prompt(2036)).tokens
 
 
+def test_a_failed_allocation_leaves_an_engine_that_works(probed, monkeypatch):
+    engine, plain = probed(), probed(max_cache_bytes=0)
+    run(engine, prompt(100))
+    allocate = type(engine._slot.layout).allocate
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            type(engine._slot.layout),
+            "allocate",
+            lambda self, tokens: allocate(self, tokens) if tokens < 500 else _no_memory(),
+        )
+        with pytest.raises(MemoryError):
+            run(engine, prompt(900))
+    tokens = prompt(600, 2)
+    assert run(engine, tokens).tokens == run(plain, tokens).tokens
+    assert run(engine, prompt(100)).tokens == run(plain, prompt(100)).tokens
+
+
+def _no_memory():
+    raise MemoryError
+
+
+def test_an_interrupted_copy_is_not_taken_for_what_it_was(probed):
+    engine, plain = probed(), probed(max_cache_bytes=0)
+    one, other = prompt(200, 1), prompt(200, 2)
+    run(engine, one)
+    run(engine, other)
+    match = engine._tree.match(one, namespace="n")
+    engine._tree.release(match)
+
+    class Breaks:
+        serial = -1
+
+        @property
+        def tensors(self):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        engine._slot.begin([match.payloads[0], Breaks()], engine.block_size, 300)
+    assert run(engine, other).tokens == run(plain, other).tokens
+
+
+def test_without_a_length_the_answer_may_fill_the_context(probed):
+    engine = probed()
+    generation = run(engine, prompt(2040), Sampling())
+    assert len(generation.tokens) <= 8
+    assert generation.finish_reason in {"stop", "length"}
+
+
+def test_a_prompt_whose_answer_ends_with_its_first_token_is_kept_all_the_same(probed):
+    engine = probed()
+    generation = engine.generate(prompt(200), GREEDY, namespace="n")
+    next(iter(generation))
+    generation.close()
+    assert engine.prefix_stats.held_blocks == 200 // engine.block_size
+
+
 def test_an_abandoned_answer_frees_the_engine(probed):
     engine = probed()
     tokens = prompt(100)

@@ -4,6 +4,7 @@ import pytest
 import torch
 import transformers
 
+from axolotl_cache.engine import exactness
 from axolotl_cache.engine.engine import Engine
 from axolotl_cache.request import Sampling
 
@@ -49,12 +50,34 @@ FAMILIES = {
         True,
     ),
     "phi3": ("Phi3ForCausalLM", SMALL, True),
+    "phi3-longrope": (
+        "Phi3ForCausalLM",
+        SMALL
+        | {
+            "original_max_position_embeddings": 1200,
+            "rope_parameters": {
+                "rope_type": "longrope",
+                "rope_theta": 10000.0,
+                "short_factor": [1.0] * 8,
+                "long_factor": [4.0] * 8,
+                "original_max_position_embeddings": 1200,
+            },
+        },
+        True,
+    ),
+    "falcon-alibi": (
+        "FalconForCausalLM",
+        {k: SMALL[k] for k in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")}
+        | {"alibi": True, "bos_token_id": 1, "eos_token_id": 2},
+        True,
+    ),
+    "openai-gpt": ("OpenAIGPTLMHeadModel", GPT2, False),
     "gpt-neox": ("GPTNeoXForCausalLM", WITHOUT_GROUPS, True),
     "gpt2": ("GPT2LMHeadModel", GPT2, True),
     "mixtral-experts": ("MixtralForCausalLM", SMALL | {"num_local_experts": 4, "sliding_window": None}, True),
     "mamba": (
         "MambaForCausalLM",
-        {k: SMALL[k] for k in ("vocab_size", "hidden_size")} | {"state_size": 4},
+        {k: SMALL[k] for k in ("vocab_size", "hidden_size", "num_hidden_layers")} | {"state_size": 4},
         False,
     ),
 }
@@ -73,13 +96,15 @@ def family(request):
 @pytest.fixture(scope="module")
 def engine(family):
     model, _ = family
-    return Engine(
-        model,
-        device=torch.device("cpu"),
-        context_length_tokens=2048,
-        end_tokens=frozenset(),
-        max_cache_bytes=10**8,
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exactness, "_CASES", ((700, (672, 96)), (333, (320, 64)), (45, (32,))))  # for speed
+        return Engine(
+            model,
+            device=torch.device("cpu"),
+            context_length_tokens=2048,
+            end_tokens=frozenset(),
+            max_cache_bytes=10**8,
+        )
 
 
 def prompt(length, seed=0):

@@ -3,8 +3,11 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import math
+import subprocess
+import sys
 import threading
 from collections.abc import MutableMapping
+from functools import partial
 
 import pytest
 
@@ -304,6 +307,66 @@ def test_the_decorator_tells_functions_and_versions_apart(make):
     assert len(keys) == 6
 
 
+class Greeter:
+    def __init__(self, greeting):
+        self.greeting = greeting
+
+    def greet(self, name):
+        return f"{self.greeting}, {name}"
+
+
+def test_the_decorator_refuses_what_its_key_would_not_tell_apart(make):
+    cache = make()
+    for function in (Greeter("Hello").greet, partial(print, "Hello"), "Hello".count):
+        with pytest.raises(TypeError, match="can't be told from those of another object"):
+            cache.cached()(function)
+    hello, bye = (cache.cached(version=word)(Greeter(word).greet) for word in ("Hello", "Bye"))
+    assert [hello("Ann"), bye("Ann"), hello("Ann")] == ["Hello, Ann", "Bye, Ann", "Hello, Ann"]
+    assert cache.cached()(math.sqrt)(4.0) == 2.0
+
+
+def test_two_scripts_in_one_folder_do_not_get_each_others_answers(tmp_path):
+    for name in ("one", "two"):
+        script = tmp_path / f"{name}.py"
+        script.write_text(
+            "from axolotl_cache import SmartInferenceCache\n"
+            f"with SmartInferenceCache(9, 99, {str(tmp_path / 'cache')!r}) as cache:\n"
+            f"    answer = cache.cached()(lambda: {name!r})\n"
+            "    print(answer(), answer())\n"
+        )
+        printed = subprocess.run([sys.executable, script], check=True, capture_output=True, text=True).stdout
+        assert printed == f"{name} {name}\n"
+
+
+def test_popping_with_a_default_never_fails(make):
+    cache = make(capacity=1)
+    cache["a"] = 1
+    assert "a" in cache
+    cache["b"] = 2
+    assert cache.pop("a", None) == 1, "promised, though it was evicted"
+    assert cache.pop("a", None) is None
+
+
+def test_what_is_noted_about_keys_is_bounded(make):
+    cache = make(capacity=5)
+    for n in range(50):
+        cache[f"k{n}"] = n
+        cache.contains(f"k{n}")
+        cache.get(f"k{n}")
+    tiers = cache._tiers
+    assert len(tiers._checked) <= 10
+    assert tiers._disk is None or len(tiers._disk._touched) <= 10
+
+
+def test_a_process_that_only_reads_notes_a_bounded_number_of_uses(tmp_path):
+    with SmartInferenceCache(50, 99, tmp_path) as writer, SmartInferenceCache(5, 99, tmp_path) as reader:
+        for n in range(50):
+            writer[f"k{n}"] = n
+        assert [reader.get(f"k{n}") for n in range(50)] == list(range(50))
+        assert list(reader._tiers._disk._touched)[-5:] == [f"k{n}" for n in range(45, 50)]
+        assert len(reader._tiers._disk._touched) <= 10
+
+
 def test_the_decorator_keeps_a_coroutine_functions_answers(make):
     cache = make()
     calls = []
@@ -349,5 +412,7 @@ def test_threads_do_not_disturb_each_other(make):
     tiers._memory.check_invariants()
     if tiers._disk is not None:
         tiers._disk.check_invariants()
-    for key in cache:  # what memory serves is what the disk has
-        assert tiers._disk is None or tiers._disk.get(key) == tiers.peek(key)
+    if tiers._disk is not None:
+        served = {key: tiers._memory.get(key) for key in tiers._checked & set(tiers._memory.keys())}
+        assert served
+        assert served == {key: tiers._disk.get(key) for key in served}, "what memory serves is on disk"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import sqlite3
@@ -8,6 +9,8 @@ import subprocess
 import sys
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +19,7 @@ from axolotl_cache.clock import ManualClock
 from axolotl_cache.errors import StoreError, StoreFormatError
 from axolotl_cache.stores import Record, SqliteStore, StoreWarning
 from axolotl_cache.stores.blobs import BlobFolder
-from axolotl_cache.stores.database import APPLICATION_ID, FORMAT_VERSION
+from axolotl_cache.stores.database import APPLICATION_ID, FORMAT_VERSION, set_aside
 
 LARGE = "x" * 300_000
 
@@ -149,6 +152,7 @@ class TestTwoObjectsOnOneFolder:
             assert one.contains("k")
             other["l"] = 2
             assert one.get("k") == 1
+            assert one.why_missing("k").startswith("evicted by another process, or damaged")
 
     def test_what_the_other_removes_on_purpose_is_not_served_though_promised(self, two):
         one, other = two
@@ -390,6 +394,111 @@ class TestADiskThatRefuses:
         with cache_in(tmp_path) as other:
             assert other.lookup("k") is None, "the old value goes as soon as the disk takes writes"
 
+    def test_a_value_is_not_undone_by_a_disk_that_could_not_even_be_asked(self, cache, monkeypatch, tmp_path):
+        disk = cache._tiers._disk
+
+        def no_answer():
+            raise StoreError("no file can be opened")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(disk, "generation", no_answer)
+            with pytest.warns(StoreWarning):
+                cache["k"] = "new value"
+        disk._database.close()
+        disk._database = None  # as a fork does; opening it again makes every copy in memory be compared
+        assert [cache.get("k"), cache.lookup("k").value] == ["new value"] * 2
+        cache["another"] = 1
+        with cache_in(tmp_path) as other:
+            assert other["k"] == "new value"
+
+    def test_what_was_refused_is_on_disk_once_it_takes_writes(self, cache, tmp_path):
+        self.refuse(cache)
+        with pytest.warns(StoreWarning):
+            cache.update(k="new value", added=LARGE)
+        self.refuse(cache, False)
+        cache["another"] = 1
+        assert cache._tiers._unsaved == {}
+        with cache_in(tmp_path) as other:
+            assert (other["k"], other["added"]) == ("new value", LARGE)
+            other["unrelated"] = 1
+        assert (cache["k"], cache["added"]) == ("new value", LARGE)
+
+    def test_what_was_refused_is_on_disk_after_closing(self, tmp_path):
+        with cache_in(tmp_path) as cache:
+            cache["k"] = "old value"
+            self.refuse(cache)
+            with pytest.warns(StoreWarning):
+                cache["k"] = "new value"
+            self.refuse(cache, False)
+        with cache_in(tmp_path) as cache:
+            assert cache["k"] == "new value"
+
+    def test_what_another_process_stored_meanwhile_stays(self, cache, tmp_path):
+        self.refuse(cache)
+        with pytest.warns(StoreWarning):
+            cache.update(k="refused", l="refused")
+        with pytest.raises(StoreError):
+            cache.invalidate("old")
+        with cache_in(tmp_path) as other:
+            other.update(k="theirs", old="theirs")
+        self.refuse(cache, False)
+        cache["another"] = 1
+        with cache_in(tmp_path) as other:
+            assert (other["k"], other["old"], other["l"]) == ("theirs", "theirs", "refused")
+        assert (cache["k"], cache["old"], cache["l"]) == ("theirs", "theirs", "refused")
+
+    def test_what_it_refused_never_evicts_what_was_stored_since(self, tmp_path):
+        with cache_in(tmp_path, capacity=2) as cache:
+            self.refuse(cache)
+            with pytest.warns(StoreWarning):
+                cache.update(a=1, b=2)
+            self.refuse(cache, False)
+            cache["c"] = 3
+            assert sorted(cache) == ["b", "c"]
+            assert (cache["b"], cache["c"]) == (2, 3)
+
+    def test_a_removal_brings_the_rest_to_disk_too(self, cache, tmp_path):
+        self.refuse(cache)
+        with pytest.warns(StoreWarning):
+            cache.update(k="new value", old="new value")
+        self.refuse(cache, False)
+        assert cache.invalidate("k") == 1
+        with cache_in(tmp_path) as other:
+            assert "k" not in other
+            assert other["old"] == "new value"
+            other["k"] = "theirs"
+        assert cache["k"] == "theirs"
+
+    def test_what_it_remembers_of_refusals_is_bounded(self, tmp_path):
+        with cache_in(tmp_path, capacity=5) as cache:
+            cache["kept on disk"] = "old value"
+            self.refuse(cache)
+            with pytest.warns(StoreWarning):
+                cache.update({"kept on disk": "new value"} | {f"k{n}": n for n in range(100)})
+            assert len(cache._tiers._unsaved) <= 20
+            assert cache.lookup("kept on disk") is None
+            assert cache["k99"] == 99
+
+    def test_a_ttl_of_0_fails_no_request(self, cache):
+        self.refuse(cache)
+        with pytest.warns(StoreWarning):
+            cache.set("k", "unkept", ttl=0)
+        assert cache.lookup("k") is None
+        assert cache.stats().store_errors == 1
+        assert cache.get_or_compute("c", lambda: 5, ttl=0) == 5
+        assert cache.stats().store_errors == 1, "there was nothing to remove"
+
+    def test_braces_in_the_path_are_no_trouble(self, tmp_path, monkeypatch):
+        def full(self, version, payload):
+            raise OSError("disk full")
+
+        monkeypatch.setattr(BlobFolder, "write", full)
+        with (
+            cache_in(tmp_path / "{user} {}") as cache,
+            pytest.warns(StoreWarning, match=r"\{user\}.*disk full"),
+        ):
+            cache["k"] = LARGE
+
     def test_removing_is_not_said_to_be_done(self, cache):
         self.refuse(cache)
         with pytest.raises(StoreError):
@@ -420,6 +529,111 @@ def test_files_of_dead_writers_are_swept_at_start(tmp_path):
         assert (tmp_path / "blobs" / f"writing-{2:016x}").exists()
         assert not abandoned.exists()
         assert cache["k"] == LARGE
+
+
+class _Interrupted:
+    """A connection whose user presses Ctrl-C as soon as it has the write lock."""
+
+    def __init__(self, database):
+        self.database = database
+
+    def __getattr__(self, name):
+        return getattr(self.database, name)
+
+    def execute(self, statement, *parameters):
+        result = self.database.execute(statement, *parameters)
+        if statement.startswith("BEGIN"):
+            raise KeyboardInterrupt
+        return result
+
+
+def test_ctrl_c_leaves_no_write_lock_behind(tmp_path):
+    with cache_in(tmp_path) as cache:
+        disk = cache._tiers._disk
+        database = disk._database
+        (tmp_path / "blobs" / f"{1:016x}").write_bytes(b"an orphan, for the sweep to look into")
+        for interrupted in (lambda: cache.set("k", 1), lambda: disk._sweep_files(disk._database)):
+            disk._database = _Interrupted(database)
+            with pytest.raises(KeyboardInterrupt):
+                interrupted()
+            disk._database = database
+            assert not database.in_transaction
+        cache["k"] = 2
+        assert cache["k"] == 2
+
+
+def test_a_hit_in_memory_does_not_wait_for_a_write_even_when_the_recheck_is_due(tmp_path):
+    with cache_in(tmp_path) as cache, ThreadPoolExecutor(1) as pool:
+        cache["k"] = 1
+        disk = cache._tiers._disk
+        with disk._mutex:  # as a thread that writes
+            disk._recheck_at = 0.0
+            assert pool.submit(cache.get, "k").result(timeout=10) == 1
+            assert disk._recheck_at == 0.0
+        assert cache.get("k") == 1
+        assert disk._recheck_at > 0.0, "and is made up for"
+
+
+def test_setting_a_database_aside_is_seen_by_the_others_at_once(tmp_path):
+    one, other = SqliteStore(tmp_path, 9), SqliteStore(tmp_path, 9)
+    try:
+        for trouble in ("found while running", "found at opening"):
+            other.put("k", Record(b"x", "text", 0.0), 0.0)
+            before = other.generation()
+            if trouble == "found while running":
+                with pytest.warns(StoreWarning, match="set aside"):
+                    one._set_aside(sqlite3.DatabaseError(trouble))
+                assert one.get("k") is None
+            else:
+                (tmp_path / "cache.sqlite3").write_bytes(b"damaged" * 1000)
+                one._database.close()
+                one._database = None
+                with pytest.warns(StoreWarning, match="set aside"):
+                    one.get("k")
+            assert other.generation() != before
+            other.put("l", Record(b"y", "text", 0.0), 0.0)
+            assert one.get("l").payload == b"y"
+    finally:
+        one.close()
+        other.close()
+
+
+def test_a_log_is_never_left_to_the_next_database(tmp_path, monkeypatch):
+    for suffix in ("", "-wal", "-shm"):
+        (tmp_path / f"cache.sqlite3{suffix}").write_bytes(b"damaged")
+    whole, renamed = Path.rename, []
+
+    def killed_in_the_middle(self, target):
+        if renamed:
+            raise KeyboardInterrupt
+        renamed.append(self.name)
+        return whole(self, target)
+
+    monkeypatch.setattr(Path, "rename", killed_in_the_middle)
+    with pytest.raises(KeyboardInterrupt):
+        set_aside(tmp_path / "cache.sqlite3")
+    assert (tmp_path / "cache.sqlite3").exists()
+
+
+def test_drafts_of_creators_that_were_killed_are_swept(tmp_path):
+    for name in ("cache.sqlite3.new-1", "cache.sqlite3.new-1-wal"):
+        (tmp_path / name).write_bytes(b"")
+    cache_in(tmp_path).close()
+    assert not list(tmp_path.glob("cache.sqlite3.new-*"))
+
+
+def test_a_cache_that_is_dropped_leaves_no_file_open(tmp_path):
+    def use():
+        cache = cache_in(tmp_path)
+        cache.get_or_compute("k", lambda: LARGE)
+
+    use()
+    gc.collect()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        use()
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_opening_does_not_read_the_entries(tmp_path):

@@ -98,6 +98,28 @@ def test_an_overwritten_value_is_the_new_one_even_if_that_is_evicted(cache):
     assert cache.get("a") == 2
 
 
+def test_what_another_process_stored_in_its_place_is_promised_too(tmp_path, clock):
+    caches = [SmartInferenceCache(2, 100, tmp_path, clock=clock) for _ in range(2)]
+    with caches[0] as one, caches[1] as other:
+        one["a"] = "old"
+        assert one.contains("a")
+        other["a"] = "new"
+        assert one.get("a") == "new"
+        fill(other)
+        assert one.get("a") == "new"
+
+
+def test_a_cache_that_is_only_written_to_lets_go_of_its_promises(cache, clock):
+    cache["a"] = 1
+    assert cache.contains("a")
+    for _ in range(3):
+        clock.advance(5)
+        cache["b"] = 2
+    promises = cache._tiers._promises
+    assert not promises._young
+    assert not promises._old
+
+
 def test_a_lookup_asks_for_what_is_there_now(cache):
     cache["a"] = 1
     assert cache.contains("a")

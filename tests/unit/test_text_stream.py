@@ -49,6 +49,18 @@ def test_nothing_of_a_stop_string_is_ever_shown():
     assert not any("S" in p for p in pieces)
 
 
+def test_pieces_add_up_where_decoding_strips_the_first_blank_and_skips_special_tokens():
+    """As SentencePiece tokenizers do."""
+    words = {1: " hello", 2: " world", 0: ""}
+
+    def decode(tokens):
+        return "".join(words[t] for t in tokens).removeprefix(" ")
+
+    out = TextStream(decode)
+    tokens = [1, 0, 2, 0, 0, 1]
+    assert "".join([*(out.push(t) for t in tokens), out.finish()]) == decode(tokens)
+
+
 def test_bytes_that_never_become_a_character_still_come_out():
     out = TextStream(by_bytes)
     assert out.push(0xE4) == ""

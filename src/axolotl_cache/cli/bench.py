@@ -7,18 +7,22 @@ import sys
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 from tqdm import tqdm
 
 from axolotl_cache.cli.flags import cache_options
-from axolotl_cache.cli.inference import choose_sampling, load_for_model, sampling_options
-from axolotl_cache.cli.prompts import Named, from_file, from_text
+from axolotl_cache.cli.inference import choose_sampling, sampling_options
+from axolotl_cache.cli.prompts import Named, fit, from_file, from_text
+from axolotl_cache.cli.settings import load_for_model
 from axolotl_cache.cli.terminal import say, steps_bar
 from axolotl_cache.config import Flag
-from axolotl_cache.errors import RequestError
+from axolotl_cache.errors import ConfigError, Problem, RequestError
 from axolotl_cache.request import Request
+
+if TYPE_CHECKING:
+    from axolotl_cache.pipeline import Pipeline
 
 SAMPLE_QUESTIONS: Final = (
     "How do I reset my password?",
@@ -83,15 +87,32 @@ def bench(
             progress=progress,
         )
     if named is None:
-        own = chosen if pipeline.renderer.takes_messages else None
-        named = [Named("", from_text(SAMPLE_QUESTIONS[i], Request(), own)) for i in SAMPLE_ORDER]
+        named = [Named("", from_text(SAMPLE_QUESTIONS[i], Request(), chosen)) for i in SAMPLE_ORDER]
     # Greedy unless asked otherwise: only then can the answers of the two sides be compared.
     from_model = loaded.default_sampling | {"do_sample": "temperature" in sampling}
     chosen_sampling = choose_sampling(from_model, sampling)
-    requests = [replace(n.request, sampling=chosen_sampling) for n in named[:limit]]
+    takes_messages = pipeline.renderer.takes_messages
+    wanted = [
+        Named(n.name, replace(fit(n.request, takes_messages=takes_messages), sampling=chosen_sampling))
+        for n in named[:limit]
+    ]
+    _check_all(pipeline, wanted, where=str(workload))
+    requests = [n.request for n in wanted]
     with (
         closing(pipeline),
         tqdm(total=2 * len(requests), desc="requests, off and on", file=sys.stderr) as bar,
     ):
         comparison = compare(pipeline, requests, done=bar.update)
     click.echo(json.dumps(figures(comparison)) if as_json else table(comparison))
+
+
+def _check_all(pipeline: Pipeline, requests: list[Named], where: str) -> None:
+    """Name every request that can't be served, before minutes are spent on the others."""
+    problems = []
+    for named in requests:
+        try:
+            pipeline.check(named.request)
+        except RequestError as error:
+            problems.append(Problem(where, f"request {named.name}", str(error)))
+    if problems:
+        raise ConfigError(problems)

@@ -11,6 +11,7 @@ from typing import Any, Final
 import click
 
 from axolotl_cache.cli.flags import cache_options
+from axolotl_cache.cli.settings import load_for_model
 from axolotl_cache.config import (
     NO_EFFECT_YET,
     Flag,
@@ -18,7 +19,6 @@ from axolotl_cache.config import (
     Source,
     format_duration,
     format_size,
-    load_settings,
     mask_connection,
     shown,
 )
@@ -99,7 +99,7 @@ def config(yaml_file: Path, flags: dict[str, Flag], as_json: bool) -> None:
 
     A flag wins over the environment (AXOLOTL_CACHE_ and the key in capitals), which wins over the file.
     """
-    settings = load_settings(yaml_file, flags=flags)
+    settings = load_for_model(yaml_file, flags)
     click.echo(_json(settings) if as_json else _table(settings))
 
 

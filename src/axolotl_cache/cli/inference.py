@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path
@@ -15,15 +15,16 @@ import click
 
 from axolotl_cache.cli.errors import CleanCommand
 from axolotl_cache.cli.flags import cache_options
-from axolotl_cache.cli.prompts import Named, from_file, from_text
+from axolotl_cache.cli.prompts import Named, fit, from_file, from_text
+from axolotl_cache.cli.settings import load_for_model
 from axolotl_cache.cli.terminal import print_summary, say, steps_bar
-from axolotl_cache.config import Flag, Settings, load_settings
+from axolotl_cache.config import Flag, Settings
 from axolotl_cache.errors import ConfigError, Problem, RequestError
-from axolotl_cache.pipeline import Pipeline
-from axolotl_cache.request import Answer, Delta, Message, Request, Sampling
+from axolotl_cache.request import Answer, CacheControl, Delta, Message, Request, Sampling
 
 if TYPE_CHECKING:
     from axolotl_cache.engine.loader import LoadedModel
+    from axolotl_cache.pipeline import Pipeline
 
 _RULE: Final = "=" * 80
 _INTERRUPTED: Final = 130
@@ -34,7 +35,11 @@ def sampling_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that choose tokens; the command gets the given ones as a dict, `sampling`."""
     names = ("max_new_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "stop")
 
-    @click.option("--max-new-tokens", type=int, help="Longest answer, in tokens.  [default: 512]")
+    @click.option(
+        "--max-new-tokens",
+        type=int,
+        help="Longest answer, in tokens.  [default: 512, or what the context leaves]",
+    )
     @click.option(
         "--temperature",
         type=float,
@@ -65,20 +70,10 @@ def choose_sampling(from_model: dict[str, Any], given: dict[str, Any]) -> Sampli
     own = {k: v for k, v in from_model.items() if k in known and v is not None}
     if not from_model.get("do_sample", False):
         own = {k: v for k, v in own.items() if k == "repetition_penalty"}
-    elif "temperature" not in own:
-        own["temperature"] = 1.0
-    return Sampling(**({"max_new_tokens": 512} | own | given))
-
-
-def load_for_model(yaml_file: Path, flags: dict[str, Flag]) -> Settings:
-    """Load settings for a command that will load the model, whose own keys may stand in `model_config`."""
-
-    def keys_of_the_model(axolotl: Mapping[str, Any]) -> Collection[str] | None:
-        from axolotl_cache.engine.config_keys import model_config_keys
-
-        return model_config_keys(axolotl, config_path=yaml_file)
-
-    return load_settings(yaml_file, flags=flags, model_config_keys=keys_of_the_model)
+    else:
+        # What transformers takes where the file is silent.
+        own = {"temperature": 1.0, "top_k": 50} | own
+    return Sampling(**(own | given))
 
 
 def _command(name: str, *, caches_by_default: bool) -> click.Command:
@@ -103,6 +98,11 @@ def _command(name: str, *, caches_by_default: bool) -> click.Command:
     @sampling_options
     @click.option(
         "--json", "as_json", is_flag=True, help="One JSON object an answer, with where it came from."
+    )
+    @click.option(
+        "--cache-sampled",
+        is_flag=True,
+        help="Serve stored answers again even if they were sampled without a seed.",
     )
     @click.option("--quiet", is_flag=True, help="Nothing on standard error but warnings and errors.")
     def command(yaml_file: Path, flags: dict[str, Flag], **options: Any) -> None:
@@ -133,6 +133,7 @@ def answer_prompts(
     system: str | None,
     sampling: dict[str, Any],
     as_json: bool,
+    cache_sampled: bool,
     quiet: bool,
     caching: bool = True,
 ) -> None:
@@ -146,6 +147,7 @@ def answer_prompts(
         system: the system message; None for the first of `system_prompts`, "" for none of ours.
         sampling: the options given on the command line.
         as_json: print objects.
+        cache_sampled: store and serve answers that were sampled without a seed.
         quiet: say nothing on standard error but warnings.
         caching: False answers as if this library were not there.
     """
@@ -155,15 +157,15 @@ def answer_prompts(
     # What can be wrong in a file is said before the model is loaded.
     named = from_file(prompts_file, Request(), chosen_system) if prompts_file else None
     pipeline, loaded = _open(settings, quiet=quiet, caching=caching)
-    template = Request(sampling=choose_sampling(loaded.default_sampling, sampling))
-    system_for_model = chosen_system if pipeline.renderer.takes_messages else None
-    session = _Session(pipeline, loaded, template, system_for_model, as_json=as_json or named is not None)
+    template = Request(
+        sampling=choose_sampling(loaded.default_sampling, sampling),
+        cache_control=CacheControl(sampled=cache_sampled),
+    )
+    session = _Session(pipeline, loaded, template, chosen_system, as_json=as_json or named is not None)
     with closing(pipeline):
         try:
             if named is not None:
-                session.answer_all(
-                    Named(n.name, replace(n.request, sampling=template.sampling)) for n in named
-                )
+                session.answer_all(session.with_options(n) for n in named)
             elif prompts:
                 session.answer_all(session.named(i, text) for i, text in enumerate(prompts, 1))
             elif chat:
@@ -186,22 +188,27 @@ def answer_prompts(
 
 
 def _open(settings: Settings, *, quiet: bool, caching: bool) -> tuple[Pipeline, LoadedModel]:
-    from axolotl_cache.assembly import load, open_pipeline, open_response_cache
+    from axolotl_cache.assembly import hide_progress, load, open_pipeline, open_response_cache
 
     def report(line: str) -> None:
         if not quiet or line.startswith("warning"):
             say(line)
 
+    if quiet:
+        hide_progress()
     loaded = load(settings, report)
-    with steps_bar("computing system prompts", quiet=quiet) as progress:
+    with ExitStack() as undo:
+        response = undo.enter_context(closing(open_response_cache(settings))) if caching else None
+        progress = undo.enter_context(steps_bar("computing system prompts", quiet=quiet))
         pipeline = open_pipeline(
             settings,
             loaded,
             report,
-            response=open_response_cache(settings) if caching else None,
+            response=response,
             use_prefix_cache=caching and settings.model.enable_prefix_cache,
             progress=progress,
         )
+        undo.pop_all()
     return pipeline, loaded
 
 
@@ -227,6 +234,12 @@ class _Session:
 
     def named(self, number: int, text: str) -> Named:
         return Named(str(number), self._request(text))
+
+    def with_options(self, named: Named) -> Named:
+        """Return a request of a file with the command line's options."""
+        own = self._template
+        request = replace(named.request, sampling=own.sampling, cache_control=own.cache_control)
+        return Named(named.name, request)
 
     def answer_all(self, requests: Iterator[Named] | list[Named]) -> None:
         for named in requests:
@@ -264,8 +277,6 @@ class _Session:
                     said = [*turn, Message("assistant", answer.text)]
 
     def _request(self, text: str) -> Request:
-        if not self._pipeline.renderer.takes_messages:
-            return replace(self._template, prompt=text)
         return from_text(text, self._template, self._system)
 
     def _tell_of_changed_files(self) -> None:
@@ -288,7 +299,8 @@ class _Session:
 
     def _write(self, named: Named) -> Answer:
         done: Answer | None = None
-        with closing(self._pipeline.stream(named.request)) as stream:
+        request = fit(named.request, takes_messages=self._pipeline.renderer.takes_messages)
+        with closing(self._pipeline.stream(request)) as stream:
             for part in stream:
                 if isinstance(part, Delta):
                     if not self._as_json:

@@ -32,6 +32,14 @@ def from_text(text: str, template: Request, system: str | None) -> Request:
     return replace(template, messages=(*head, Message("user", text)))
 
 
+def fit(request: Request, *, takes_messages: bool) -> Request:
+    """Return the request so that a model without a chat template can take it: as a plain prompt."""
+    texts = [m.content for m in request.messages if m.role == "user"]
+    if takes_messages or len(texts) != 1 or len(request.messages) > 2:
+        return request
+    return replace(request, messages=(), prompt=texts[0])
+
+
 def from_file(path: Path, template: Request, system: str | None) -> list[Named]:
     """Read a JSON Lines file of requests.
 
@@ -45,7 +53,7 @@ def from_file(path: Path, template: Request, system: str | None) -> list[Named]:
     problems: list[Problem] = []
     found: list[Named] = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError([Problem(str(path), "prompts file", f"can't be read: {error}")]) from error
     for number, line in enumerate(lines, 1):

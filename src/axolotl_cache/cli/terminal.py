@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import click
 from tqdm import tqdm
 
-from axolotl_cache.pipeline import Totals
 from axolotl_cache.request import Served
+
+if TYPE_CHECKING:
+    from axolotl_cache.pipeline import Totals
 
 SERVED_IN_WORDS = {
     Served.HIT_EXACT: "from the response cache",
@@ -40,14 +43,15 @@ def summary(totals: Totals) -> str:
     """Return the account of a run: requests, hits by tier, tokens cached and computed, time saved."""
     if not totals.requests:
         return "no requests"
-    computed = totals.prompt_tokens - totals.cached_tokens
+    computed = totals.prompt_tokens - totals.stored_tokens - totals.cached_tokens
     lines = [f"{totals.requests} request{'s' if totals.requests > 1 else ''}"]
     for served, words in SERVED_IN_WORDS.items():
         if totals.served[served]:
             lines.append(f"  {totals.served[served]:>6}  {words} ({served.value})")
     lines += [
-        f"prompt tokens: {totals.prompt_tokens:,}, of which {totals.cached_tokens:,} cached and "
-        f"{computed:,} computed; answer tokens: {totals.completion_tokens:,}",
+        f"prompt tokens: {totals.prompt_tokens:,}, of which {totals.stored_tokens:,} of stored answers, "
+        f"{totals.cached_tokens:,} cached, {computed:,} computed",
+        f"answer tokens: {totals.completion_tokens:,}",
         f"time saved: {totals.response_saved_seconds:.1f} s by stored answers, "
         f"about {totals.prefix_saved_seconds:.1f} s by cached prefixes",
     ]

@@ -20,6 +20,7 @@ from transformers.masking_utils import sdpa_mask
 
 TILE_TOKENS: Final = 32
 _NAME: Final = "axolotl_cache_tiles"
+_CHANGES_RESULTS: Final = ("position_bias", "softcap", "s_aux", "sinks")
 
 
 def tile_end(tokens: int) -> int:
@@ -54,7 +55,7 @@ def _attend(
     value: torch.Tensor,
     attention_mask: torch.Tensor,
     scaling: float | None = None,
-    **_: Any,
+    **more: Any,
 ) -> tuple[torch.Tensor, None]:
     """Return the attention of one sequence's queries, (1, rows, heads, head_dim).
 
@@ -65,7 +66,11 @@ def _attend(
         value: like `key`.
         attention_mask: True where a row may look, (1, 1, rows, keys).
         scaling: factor of the scores.
+        more: what other kinds of attention are given; what would change the result is refused.
     """
+    unknown = [name for name in _CHANGES_RESULTS if more.get(name) is not None]
+    if unknown:
+        raise ValueError(f"attention with {', '.join(unknown)} can't be tiled")
     heads, rows = query.shape[1:3]
     kv_heads, keys = key.shape[1:3]
     start = keys - tile_end(rows)

@@ -41,10 +41,15 @@ def combine(label: str, parts: Any) -> str:
 
     Args:
         label: what is digested; equal parts under two labels give two digests.
-        parts: dictionaries, lists, strings, numbers; anything else by its `str`.
+        parts: dictionaries, lists, strings, numbers, sets; anything else by its `str`.
     """
-    canonical = json.dumps([label, parts], sort_keys=True, separators=(",", ":"), default=str)
+    canonical = json.dumps([label, parts], sort_keys=True, separators=(",", ":"), default=_as_json)
     return hashlib.blake2b(canonical.encode(), digest_size=16, person=b"axc-digest").hexdigest()
+
+
+def _as_json(value: Any) -> Any:
+    # A set's own order differs from process to process.
+    return sorted(map(str, value)) if isinstance(value, set | frozenset) else str(value)
 
 
 @dataclass(frozen=True, slots=True)

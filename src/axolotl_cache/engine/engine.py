@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 
@@ -21,6 +22,8 @@ from axolotl_cache.engine.sampling import Sampler
 from axolotl_cache.errors import RequestError
 from axolotl_cache.prefix import Difference, PrefixMatch, PrefixStats, PrefixTree
 from axolotl_cache.request import Sampling
+
+_DEFAULT_NEW_TOKENS: Final = 512
 
 
 @dataclass(slots=True)
@@ -63,7 +66,8 @@ class Generation:
 @dataclass(frozen=True, slots=True)
 class _Job:
     tokens: list[int]
-    sampling: Sampling
+    new_tokens: int
+    end_tokens: frozenset[int]
     sampler: Sampler
     namespace: str
     reuse: bool
@@ -84,6 +88,7 @@ class Engine:
         ttl_seconds: unpinned KV that nobody used for this long is forgotten.
         memo: folder where the exactness probe's result is remembered.
         clock: wall clock, for TTLs.
+        report: gets one line before something takes its time.
     """
 
     def __init__(
@@ -97,6 +102,7 @@ class Engine:
         ttl_seconds: float | None = None,
         memo: Path | None = None,
         clock: Clock = wall_clock,
+        report: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.context_length_tokens = context_length_tokens
         self.end_tokens = end_tokens
@@ -109,14 +115,14 @@ class Engine:
         kv = read_layout(model, device)
         self.can_reuse = kv is not None
         """False for models whose state is more than keys and values: they run, uncached."""
-        self.exactness = Exactness("grid", "the model keeps more than keys and values of each token")
+        self.exactness = Exactness("none", "the model keeps more than keys and values of each token")
         self._slot: Slot | None = None
         self._tree: PrefixTree[KVBlock] | None = None
         self._block_bytes = 0
         if kv is None:
             return
         self._slot = Slot(kv)
-        self.exactness = probe(self._forward, kv, memo)
+        self.exactness = probe(self._forward, kv, memo, report)
         self._block_bytes = kv.nbytes(self.exactness.layout.block_size)
         if max_cache_bytes:
             self._tree = PrefixTree(
@@ -150,7 +156,7 @@ class Engine:
         whole = tokens[: len(tokens) // self.block_size * self.block_size]
         if not whole or self._tree is None or self._slot is None:
             return 0
-        self._check_length(len(whole), 0)
+        self.check_length(len(whole), 0)
         with self._alone():
             match = self._tree.match([*whole, 0], namespace=namespace)
             try:
@@ -163,7 +169,13 @@ class Engine:
         return len(whole)
 
     def generate(
-        self, tokens: Sequence[int], sampling: Sampling, *, namespace: str, reuse: bool = True
+        self,
+        tokens: Sequence[int],
+        sampling: Sampling,
+        *,
+        namespace: str,
+        reuse: bool = True,
+        end_tokens: frozenset[int] = frozenset(),
     ) -> Generation:
         """Start generating; nothing is computed until the result is iterated.
 
@@ -174,14 +186,16 @@ class Engine:
             sampling: how to choose tokens.
             namespace: digest of the namespace whose KV may be used and added to.
             reuse: False computes as if nothing were cached, and keeps nothing.
+            end_tokens: further ids that end this answer.
 
         Raises:
             RequestError: the prompt is empty or too long, or the sampling settings mean nothing.
         """
         if not tokens:
             raise RequestError("the prompt is empty; send at least one token")
-        self._check_length(len(tokens), sampling.max_new_tokens)
-        job = _Job(list(tokens), sampling, Sampler(sampling, tokens, self._device), namespace, reuse)
+        new_tokens = self.check_length(len(tokens), sampling.max_new_tokens)
+        sampler = Sampler(sampling, tokens, self._device)
+        job = _Job(list(tokens), new_tokens, self.end_tokens | end_tokens, sampler, namespace, reuse)
         generation = Generation(prompt_tokens=len(tokens))
         run = self._run if self._slot else self._run_uncacheable
         generation._steps = run(generation, job)
@@ -206,32 +220,32 @@ class Engine:
                 if tree:
                     match = tree.match(tokens, namespace=job.namespace)
                     generation.cached_tokens, generation.difference = match.tokens, match.difference
-                self._begin(slot, match.payloads if match else (), len(tokens) + job.sampling.max_new_tokens)
+                self._begin(slot, match.payloads if match else (), len(tokens) + job.new_tokens)
                 token = job.sampler.next_token(self._timed_prefill(slot, tokens))
                 generation.ttft_seconds = time.perf_counter() - started
                 decode = partial(self._timed_decode, slot, job.sampler)
-                kept = not tree
-                for step in self._tokens(generation, token, job.sampling, decode):
-                    yield step
-                    if not kept:  # after the first token is out: keeping costs its reader nothing
-                        kept = True
+                steps = self._tokens(generation, token, job, decode)
+                try:
+                    # The first token goes out before anything is kept: its reader does not wait for that.
+                    yield from islice(steps, 1)
+                finally:
+                    if tree:
                         self._keep(slot, tokens, job.namespace)
-                if not kept:
-                    self._keep(slot, tokens, job.namespace)
+                yield from steps
             finally:
                 if tree and match:
                     tree.release(match)
 
     def _tokens(
-        self, generation: Generation, token: int, sampling: Sampling, decode: Callable[[int], int]
+        self, generation: Generation, token: int, job: _Job, decode: Callable[[int], int]
     ) -> Iterator[int]:
         """Yield tokens until one ends the answer; the end token itself is not part of it."""
         while True:
-            if token in self.end_tokens:
+            if token in job.end_tokens:
                 generation.finish_reason = "stop"
                 return
             generation.tokens.append(token)
-            if len(generation.tokens) == sampling.max_new_tokens:
+            if len(generation.tokens) == job.new_tokens:
                 generation.finish_reason = "length"
                 yield token
                 return
@@ -242,8 +256,11 @@ class Engine:
         """Generate with the model's own state, for models that keep more than keys and values."""
         model = self._forward.model
         state: dict[str, Any] = {}
+        seen: list[int] = []
 
-        def step(ids: list[int]) -> int:
+        def step(new: list[int]) -> int:
+            seen.extend(new)
+            ids = new if state or len(seen) == len(new) else seen  # a model that hands back no state
             with torch.inference_mode():
                 out = model(input_ids=torch.tensor([ids], device=self._device), use_cache=True, **state)
             for name in ("past_key_values", "cache_params"):
@@ -256,7 +273,7 @@ class Engine:
             token = step(job.tokens)
             generation.ttft_seconds = time.perf_counter() - started
             self.stats.prefill_tokens += len(job.tokens)
-            yield from self._tokens(generation, token, job.sampling, lambda t: step([t]))
+            yield from self._tokens(generation, token, job, lambda t: step([t]))
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -280,14 +297,20 @@ class Engine:
     def _keep(self, slot: Slot, tokens: Sequence[int], namespace: str, *, pinned: bool = False) -> None:
         if self._tree is None:
             return
-        held = self._tree.insert(
-            tokens,
-            lambda index: slot.block(index, self.block_size),
-            self._block_bytes,
-            namespace=namespace,
-            pinned=pinned,
-        )
-        slot.remember(held)
+        try:
+            held = self._tree.insert(
+                tokens,
+                lambda index: slot.block(index, self.block_size),
+                self._block_bytes,
+                namespace=namespace,
+                pinned=pinned,
+            )
+        except (MemoryError, torch.OutOfMemoryError):
+            if pinned:
+                raise
+            self._tree.stats.refused_blocks += 1  # an answer is worth more than what could be kept of it
+        else:
+            slot.remember(held)
 
     def _timed_prefill(self, slot: Slot, tokens: Sequence[int]) -> torch.Tensor:
         started, before = time.perf_counter(), slot.length_tokens
@@ -303,10 +326,22 @@ class Engine:
         self.stats.decode_tokens += 1
         return following
 
-    def _check_length(self, prompt_tokens: int, new_tokens: int) -> None:
+    def check_length(self, prompt_tokens: int, new_tokens: int | None) -> int:
+        """Return how many tokens may be generated behind a prompt.
+
+        Args:
+            prompt_tokens: length of the prompt.
+            new_tokens: how many are wanted; None is what the context leaves, up to a default.
+
+        Raises:
+            RequestError: there is no room for them.
+        """
+        if new_tokens is None:
+            new_tokens = max(min(_DEFAULT_NEW_TOKENS, self.context_length_tokens - prompt_tokens), 1)
         if prompt_tokens + new_tokens > self.context_length_tokens:
             raise RequestError(
                 f"the prompt has {prompt_tokens:,} tokens and {new_tokens:,} more may be generated, but the "
                 f"model knows only {self.context_length_tokens:,} positions; shorten the prompt or lower "
                 "max_new_tokens"
             )
+        return new_tokens

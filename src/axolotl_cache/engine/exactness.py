@@ -15,8 +15,8 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -29,7 +29,7 @@ from axolotl_cache.engine.kv import KVLayout, Slot
 from axolotl_cache.engine.plan import ALIGNED, GRID, Layout
 from axolotl_cache.paths import make_private
 
-_VERSION = 2
+_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,16 @@ class Exactness:
         return ALIGNED if self.mode == "aligned" else GRID
 
 
-_CASES: Final = ((1245, (1184, 640, 224)), (700, (672, 96)), (337, (320, 288, 64)), (45, (32,)))
-"""Lengths of prompts, and how many tokens a hit finds there. Their calls begin and end all over the place."""
+_CASES: Final = (
+    (1245, (1184, 224)),
+    (544, (512, 480, 448, 416, 352, 288, 224, 160, 96, 32)),
+    (528, (512, 480, 448, 384, 256)),
+    (45, (32,)),
+)
+"""Lengths of prompts, and how many tokens a hit finds there: 15 sizes of a call, at all kinds of places."""
+
+_ROUNDING: Final = 0.05
+"""Root mean square of the difference that rounding may make in logits, relative to their spread."""
 
 
 class Comparer:
@@ -104,7 +112,9 @@ class Comparer:
         )
 
 
-def probe(forward: Forward, kv: KVLayout, memo: Path | None) -> Exactness:
+def probe(
+    forward: Forward, kv: KVLayout, memo: Path | None, report: Callable[[str], None] = lambda line: None
+) -> Exactness:
     """Decide between aligned and grid mode for this model on this machine.
 
     Cost: about 8,000 tokens of prefill the first time; a small file read afterwards.
@@ -113,6 +123,7 @@ def probe(forward: Forward, kv: KVLayout, memo: Path | None) -> Exactness:
         forward: the model.
         kv: the shape of its keys and values.
         memo: folder where results are remembered; None measures every time.
+        report: is told before anything is measured.
     """
     hopeless = _why_never_aligned(forward.model)
     if hopeless:
@@ -121,26 +132,49 @@ def probe(forward: Forward, kv: KVLayout, memo: Path | None) -> Exactness:
     known = _read(file) if file else None
     if known:
         return known
-    outcomes = list(_compare_all(forward, kv))
-    differences = sum(not same for same in outcomes)
-    if not outcomes:
-        result = Exactness("grid", "the model's context is too short to compare calls of different sizes")
-    elif differences:
-        result = Exactness(
-            "grid", "results depend on the size of a call on this machine", len(outcomes), differences
-        )
-    else:
-        result = Exactness("aligned", "results do not depend on the size of a call", len(outcomes), 0)
+    report("checking that a reused prefix gives the same bits (once for this model on this machine)")
+    result = _measure(forward, kv)
     if file:
         _write(file, result)
     return result
 
 
-def _compare_all(forward: Forward, kv: KVLayout) -> Iterator[bool]:
-    """Yield for each comparison whether a hit gave the miss's bits, in keys, values and logits."""
+def _measure(forward: Forward, kv: KVLayout) -> Exactness:
+    try:
+        if _tiles_change_results(forward, kv):
+            return Exactness("grid", "its attention gives something else when it is tiled")
+        outcomes = list(_compare_all(forward, kv))
+    except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+        # A model whose attention is not what it seemed; it may still be able to run as it is.
+        return Exactness("grid", f"its attention can't be tiled ({error})")
+    differences = sum(not same for same in outcomes)
+    if not outcomes:
+        return Exactness("grid", "the model's context is too short to compare calls of different sizes")
+    if differences:
+        reason = "results depend on the size of a call on this machine"
+        return Exactness("grid", reason, len(outcomes), differences)
+    return Exactness("aligned", "results do not depend on the size of a call", len(outcomes), 0)
+
+
+def _tiles_change_results(forward: Forward, kv: KVLayout) -> bool:
+    """Return whether tiles give logits that rounding can't explain: the model wants more than a mask."""
+    tokens = _random_tokens(forward, min(300, forward.context_length_tokens))
+    comparer = Comparer(forward, kv)
+    own = comparer.compute(tokens, replace(ALIGNED, tiled=False)).float()
+    tiled = comparer.compute(tokens, ALIGNED).float()
+    return not bool((own - tiled).square().mean().sqrt() <= _ROUNDING * own.std())
+
+
+def _random_tokens(forward: Forward, count: int) -> list[int]:
     generator = torch.Generator().manual_seed(0)
     vocabulary = int(getattr(forward.model.config.get_text_config(), "vocab_size", 1000))
-    tokens = torch.randint(vocabulary, (_CASES[0][0],), generator=generator).tolist()
+    tokens: list[int] = torch.randint(vocabulary, (count,), generator=generator).tolist()
+    return tokens
+
+
+def _compare_all(forward: Forward, kv: KVLayout) -> Iterator[bool]:
+    """Yield for each comparison whether a hit gave the miss's bits, in keys, values and logits."""
+    tokens = _random_tokens(forward, _CASES[0][0])
     comparer = Comparer(forward, kv)
     cases = [case for case in _CASES if case[0] <= forward.context_length_tokens]
     for length, reuses in cases:
@@ -159,9 +193,8 @@ def _why_never_aligned(model: Any) -> str:
     config = model.config.get_text_config()
     if not supports_tiles(model.config):
         return f"its attention ({config._attn_implementation}) is not the one that can be tiled"
-    for name in ("num_experts", "num_local_experts", "n_routed_experts"):
-        if getattr(config, name, None):
-            return "a mixture of experts: how many tokens meet in a matrix product depends on the others"
+    if any("expert" in name for name, _ in model.named_modules()):
+        return "a mixture of experts: how many tokens meet in a matrix product depends on the others"
     if getattr(model, "quantization_method", None) is not None or getattr(model, "is_quantized", False):
         return "quantised weights: their kernels look at all tokens of a call at once"
     return ""
@@ -184,6 +217,7 @@ def _fingerprint(forward: Forward, kv: KVLayout) -> str:
         "device": torch.cuda.get_device_name(kv.device) if kv.device.type == "cuda" else kv.device.type,
         "machine": [platform.machine(), torch.backends.cpu.get_cpu_capability(), _cpu_model()],
         "threads": torch.get_num_threads(),
+        "precision": torch.get_float32_matmul_precision(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }

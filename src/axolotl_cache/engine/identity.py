@@ -104,7 +104,7 @@ def describe_compute(model: Any) -> str:
         if torch.get_float32_matmul_precision() != "highest":
             processor += " tf32"
     elif device.type == "cpu":
-        processor = f"cpu {torch.backends.cpu.get_cpu_capability()}"
+        processor = f"cpu {torch.backends.cpu.get_cpu_capability()} {torch.get_num_threads()} threads"
     else:
         processor = str(device.type)
     kernel = getattr(model.config, "_attn_implementation", None)

@@ -94,6 +94,8 @@ class Slot:
             if serial != block.serial:
                 break
             here += 1
+        # What follows is overwritten: an interruption must not leave it named as the old blocks.
+        self._resident = self._resident[:here]
         for index in range(here, len(blocks)):
             at = index * block_size
             for mine, theirs in zip(self._tensors, blocks[index].tensors, strict=True):
@@ -138,9 +140,12 @@ class Slot:
     def _reserve(self, tokens: int) -> None:
         if tokens <= self.capacity_tokens:
             return
-        self.capacity_tokens = -(-tokens // _GROWTH_TOKENS) * _GROWTH_TOKENS  # whole tiles, too
-        self._tensors = self.layout.allocate(self.capacity_tokens)
-        self._resident = []
+        # The old memory goes first, and the capacity is set last: a failed allocation leaves an empty slot.
+        self.capacity_tokens, self.length_tokens, self._resident = 0, 0, []
+        self._tensors = self.layout.allocate(0)
+        capacity = -(-tokens // _GROWTH_TOKENS) * _GROWTH_TOKENS  # whole tiles, too
+        self._tensors = self.layout.allocate(capacity)
+        self.capacity_tokens = capacity
 
 
 class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]

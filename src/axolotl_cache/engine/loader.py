@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+import transformers
 
 from axolotl_cache.engine import sources
 from axolotl_cache.engine.choices import Hardware
@@ -30,7 +31,7 @@ from axolotl_cache.namespace import Namespace
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
-SAMPLING = ("do_sample", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_new_tokens")
+SAMPLING = ("do_sample", "temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 
 @dataclass(frozen=True)
@@ -287,14 +288,51 @@ def _context_length(config: Any, tokenizer: Any, sequence_len: int | None) -> tu
         own = getattr(tokenizer, "model_max_length", None)
         limit = int(own) if own and own < 2**31 else sequence_len or 2048
         return limit, [f"The model's configuration names no context length; {limit} tokens are taken."]
-    if sequence_len and sequence_len > limit:
-        if hasattr(text, "max_position_embeddings"):
-            text.max_position_embeddings = sequence_len
+    trained = _length_before_rope_changes(text)
+    if trained is not None and trained < max(limit, sequence_len or 0):
+        return trained, [
+            f"Beyond {trained} tokens this model turns all positions by another rule, and no prefix could be "
+            f"reused exactly: prompts and answers of up to {trained} tokens are accepted."
+        ]
+    if sequence_len and sequence_len > limit and _turns_positions(text):
+        text.max_position_embeddings = sequence_len
         return sequence_len, [
             f"sequence_len {sequence_len} is more than the model's {limit} positions; as in Axolotl, the "
             f"limit is raised to {sequence_len}."
         ]
     return limit, []
+
+
+def _rope_parameters(config: Any) -> list[dict[str, Any]]:
+    found = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    nested = [value for value in found.values() if isinstance(value, dict)]
+    return nested or [found]
+
+
+def _turns_positions(config: Any) -> bool:
+    """Return whether positions are rotations, so that there may be more of them than the model has seen."""
+    return hasattr(config, "rope_parameters") or hasattr(config, "rope_theta")
+
+
+def _length_before_rope_changes(config: Any) -> int | None:
+    """Return the length up to which a token's position means the same in every prompt; None for any.
+
+    LongRoPE and dynamic scaling choose the frequencies of a whole call by its longest position: what is
+    computed for the same tokens differs with the length of the prompt.
+    """
+    for rope in _rope_parameters(config):
+        kind = str(rope.get("rope_type", rope.get("type", "default")))
+        if kind == "longrope" or "dynamic" in kind:
+            original = rope.get("original_max_position_embeddings") or getattr(
+                config, "original_max_position_embeddings", None
+            )
+            return int(original or config.max_position_embeddings)
+    return None
+
+
+def hide_progress() -> None:
+    """Switch off transformers' own progress bars."""
+    transformers.utils.logging.disable_progress_bar()
 
 
 def _default_sampling(model: Any) -> dict[str, Any]:

@@ -64,7 +64,15 @@ class PromptRenderer:
             is_plain: True for a plain prompt, which gets the tokenizer's own special tokens; a rendered
                 conversation has them written out already.
         """
-        return list(self._tokenizer(text, add_special_tokens=is_plain)["input_ids"])
+        try:
+            return list(self._tokenizer(text, add_special_tokens=is_plain)["input_ids"])
+        except UnicodeError as error:
+            raise RequestError(f"the prompt is not valid Unicode text: {error}") from error
+
+    def special_token(self, text: str) -> int | None:
+        """Return the id of a special token written out, or None if the text is no single special token."""
+        token = self._tokenizer.convert_tokens_to_ids(text)
+        return token if token in self._tokenizer.all_special_ids and self.show([token]) == text else None
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of an answer's tokens."""

@@ -21,12 +21,18 @@ from axolotl_cache.request import Sampling
 def check_sampling(sampling: Sampling) -> None:
     """Raise RequestError for settings that mean nothing, naming the setting and what it accepts."""
     limits: list[tuple[bool, str, object, str]] = [
-        (sampling.max_new_tokens >= 1, "max_new_tokens", sampling.max_new_tokens, "at least 1"),
+        (
+            sampling.max_new_tokens is None or sampling.max_new_tokens >= 1,
+            "max_new_tokens",
+            sampling.max_new_tokens,
+            "at least 1",
+        ),
         (sampling.temperature >= 0, "temperature", sampling.temperature, "0 (greedy) or more"),
         (0 < sampling.top_p <= 1, "top_p", sampling.top_p, "above 0, up to 1 (off)"),
         (sampling.top_k >= 0, "top_k", sampling.top_k, "0 (off) or more"),
         (0 <= sampling.min_p <= 1, "min_p", sampling.min_p, "0 (off) to 1"),
         (sampling.repetition_penalty > 0, "repetition_penalty", sampling.repetition_penalty, "above 0"),
+        (0 <= (sampling.seed or 0) < 2**63, "seed", sampling.seed, "from 0 to 2**63 - 1"),
         (all(sampling.stop), "stop", list(sampling.stop), "strings that are not empty"),
     ]
     for fine, name, value, accepted in limits:

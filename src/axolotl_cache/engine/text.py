@@ -33,8 +33,8 @@ class TextStream:
         """Take one token; return the text that is certain by now (maybe none)."""
         self._tokens.append(token)
         text = self._new_text()
-        if text.endswith(_INCOMPLETE):
-            return ""
+        if not text or text.endswith(_INCOMPLETE):
+            return ""  # a skipped special token, or part of a character: read on with it as context
         self._context, self._read = self._read, len(self._tokens)
         return self._emit(text)
 

@@ -102,6 +102,12 @@ def _devices(model: Any) -> set[torch.device]:
 
 def _model_arguments(recipe: Recipe, quantisation: dict[str, Any] | None) -> dict[str, Any]:
     arguments = dict(recipe.get("overrides_of_model_kwargs", "model_kwargs") or {})
+    for name in ("subfolder", "variant", "use_safetensors"):
+        if arguments.get(name) is not None:
+            raise ModelLoadError(
+                f"model_kwargs: {name} chooses other weight files than those that name the model in the "
+                "cache. Point base_model at a folder that holds just the weights to load."
+            )
     # `gguf_file`: the converted copy is loaded. The rest is set from keys of their own, as in Axolotl.
     for name in ("gguf_file", "torch_dtype", "dtype", "device_map", "config"):
         arguments.pop(name, None)
@@ -168,6 +174,14 @@ def _attach_adapter(model: Any, folder: Path, dtype: torch.dtype) -> Any:
         raise ModelLoadError(
             f"lora_model_dir: the adapter in {folder} does not load on this model: {error}"
         ) from error
+    for name, config in adapted.peft_config.items():
+        kind = getattr(config.peft_type, "value", str(config.peft_type))
+        if kind != "LORA" or getattr(config, "alora_invocation_tokens", None):
+            raise ModelLoadError(
+                f"lora_model_dir: adapter {name} is of kind {kind}"
+                f"{' (activated)' if kind == 'LORA' else ''}, whose effect depends on more than the tokens "
+                "before a position; a prefix can't be reused under it. Merge it, or use plain LoRA."
+            )
     for parameter in adapted.parameters():
         # PEFT widens adapters for training; Axolotl narrows them again for inference.
         if parameter.is_floating_point() and not hasattr(parameter, "quant_state"):

@@ -12,12 +12,13 @@ from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from axolotl_cache import stores
 from axolotl_cache.clock import Clock, wall_clock
 from axolotl_cache.response import codec
 from axolotl_cache.response.key import KeyMaker, scope_of
 from axolotl_cache.response.results import CacheStats, Entry
 from axolotl_cache.response.tiers import Tiers
-from axolotl_cache.stores import MemoryStore, Record, Store
+from axolotl_cache.stores import MemoryStore, Record, SharedStore
 
 if TYPE_CHECKING:
     from axolotl_cache.namespace import Namespace
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 V = TypeVar("V")
 
-_MAKING_FLIGHTS = Lock()
+_NO_DEFAULT: Any = object()
 
 
 class SmartInferenceCache(MutableMapping[str, Any]):
@@ -41,12 +42,14 @@ class SmartInferenceCache(MutableMapping[str, Any]):
     and dtype included, and changing it does not change the cache. It knows no model: without `namespace=`,
     an answer outlives a change of model, template or adapter until its time is up.
 
-    Safe for threads, for processes that share `persistence_path`, and across `fork`. A hit in memory never
-    waits for another thread's write to disk. Should the disk fail while it runs, it goes on in memory, says
-    so in a `StoreWarning`, and counts it in `stats().store_errors`.
+    Safe for threads, for processes that share `persistence_path`, and across `fork`. A hit in memory waits
+    for another thread's write to disk only when another process has just changed the folder. Should the disk
+    fail while it runs, it goes on in memory, says so in a `StoreWarning`, and counts it in
+    `stats().store_errors`.
 
     Args:
-        capacity: most entries, a hard bound, in memory as on disk.
+        capacity: most entries, a hard bound, in memory as on disk. What `contains` has reported is kept on
+            top of it, for 10 seconds at the most.
         timeout: seconds for which an entry may be served; None is for ever.
         persistence_path: a folder, made with mode 0700 if need be; None keeps everything in memory.
         namespace: binds the keys, and what of the folder is seen, to a model: a `Namespace`, or a string.
@@ -78,12 +81,12 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         self._make_key = KeyMaker(namespace)
         self._scope = scope_of(namespace)
         self._folder = None if persistence_path is None else Path(persistence_path)
-        disk: Store | None = None
+        disk: SharedStore | None = None
         if self._folder is not None:
-            sqlite = import_module("axolotl_cache.stores.sqlite")
-            disk = sqlite.SqliteStore(self._folder, capacity, scope=self._scope)
+            disk = stores.SqliteStore(self._folder, capacity, scope=self._scope)
         self._tiers = Tiers(MemoryStore(capacity), disk, clock)
         self._flights: Flights | None = None
+        self._making_flights = Lock()
         _ALIVE.add(self)
 
     # The four of every day
@@ -106,7 +109,7 @@ class SmartInferenceCache(MutableMapping[str, Any]):
     def contains(self, key: str) -> bool:
         """Whether there is something to serve for `key`.
 
-        If so, it stays at hand for 5 seconds: the `get` that follows finds it even if it expires or is
+        If so, it stays at hand for 5 to 10 seconds: the `get` that follows finds it even if it expires or is
         evicted in between. Only removing it on purpose, or storing something else, undoes that. Changes
         no count and no recency. Cost: 1 us from memory.
         """
@@ -175,7 +178,8 @@ class SmartInferenceCache(MutableMapping[str, Any]):
                         break
                     value = compute()
                     outcome.append(self._record(value, ttl, tags))
-                    self._tiers.keep(key, outcome[0])
+                    if ttl != 0:
+                        self._tiers.keep(key, outcome[0])
                     return value
             else:
                 found = flight.wait()
@@ -210,7 +214,8 @@ class SmartInferenceCache(MutableMapping[str, Any]):
                         break
                     value = await compute()
                     outcome.append(self._record(value, ttl, tags))
-                    self._tiers.keep(key, outcome[0])
+                    if ttl != 0:
+                        self._tiers.keep(key, outcome[0])
                     return value
             else:
                 found = await flight.wait_in_task()
@@ -224,9 +229,14 @@ class SmartInferenceCache(MutableMapping[str, Any]):
     ) -> Callable[[F], F]:
         """Return a decorator that keeps a function's answers, coroutine functions' too.
 
-        The key is the function's module and qualified name, its arguments (JSON-like; defaults filled in)
-        and `version`: with persistence, change that when the function's meaning changes. The decorated
-        function has `cache_key(*args, **kwargs)`.
+        The key is the function's module (in a script, its file) and qualified name, its arguments
+        (JSON-like; defaults filled in) and `version`: with persistence, change that when the function's
+        meaning changes. What a function has from elsewhere is not in its key: give each closure made by one
+        `def`, and each lambda of one function, a version of its own. The decorated function has
+        `cache_key(*args, **kwargs)`.
+
+        Raises:
+            TypeError: a bound method without `version`, or a callable without a name, as a partial.
         """
         decorator = import_module("axolotl_cache.response.decorator")
         tags = _checked_tags(tags)
@@ -322,6 +332,16 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         """Iterate over the keys as they are now, least recently used first."""
         return iter(self._tiers.keys())
 
+    def pop(self, key: str, default: Any = _NO_DEFAULT) -> Any:
+        """Remove `key` and return what `get` would have; without a default, KeyError if that is nothing."""
+        record = self._tiers.serve(key, promised=True)
+        if record is not None:
+            self._tiers.remove(key=key)
+            return codec.decode(record)
+        if default is _NO_DEFAULT:
+            raise KeyError(key)
+        return default
+
     def clear(self) -> None:
         """Remove everything, as `cache_clear`."""
         self.cache_clear()
@@ -358,13 +378,14 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         # Loaded when it is first needed: asyncio and futures take longer to import than all the rest.
         if self._flights is None:
             flight = import_module("axolotl_cache.response.flight")
-            with _MAKING_FLIGHTS:
+            with self._making_flights:
                 if self._flights is None:
                     lock_file = None if self._folder is None else self._folder / "computing.lock"
-                    self._flights = flight.Flights(lock_file, scope=self._scope)
+                    self._flights = flight.Flights(lock_file, scope=self._scope, report=self._tiers.report)
         return self._flights
 
     def _after_fork(self) -> None:
+        self._making_flights = Lock()
         self._tiers.forget_after_fork()
         if self._flights is not None:
             self._flights.forget_after_fork()

@@ -11,8 +11,6 @@ from axolotl_cache.stores import Record
 TEXT = "text"
 BYTES = "bytes"
 JSON = "json"
-NUMPY = "numpy"
-TORCH = "torch"
 
 _JSON_TYPES = frozenset({dict, list, int, float, bool, type(None)})
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Literal
 
-Reason = Literal["expired", "evicted", "invalidated", "removed"]
+Reason = Literal["expired", "evicted", "invalidated", "removed", "lost"]
 
 _WORDS: dict[Reason, str] = {
     "expired": "expired",
     "evicted": "evicted, to keep to the capacity,",
     "invalidated": "invalidated",
     "removed": "removed by another process",
+    "lost": "evicted by another process, or damaged on disk, and found missing",
 }
 
 

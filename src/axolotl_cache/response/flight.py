@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
-from threading import Lock, get_ident
+from threading import RLock, get_ident
 
+from axolotl_cache.errors import StoreError
 from axolotl_cache.stores import Record
 from axolotl_cache.stores.file_locks import FileLocks, offset_of
 
@@ -51,11 +52,14 @@ class Flights:
     Args:
         lock_file: shared with the other processes; None where there are none to share with.
         scope: keys of another scope are other keys.
+        report: told of a lock that can't be had; then only this process's threads and tasks share.
     """
 
-    def __init__(self, lock_file: Path | None, *, scope: bytes) -> None:
+    def __init__(self, lock_file: Path | None, *, scope: bytes, report: Callable[[StoreError], None]) -> None:
         self._scope = scope.hex()
-        self._lock = Lock()
+        self._report = report
+        # Reentrant: the garbage collector may close a coroutine that leads, whatever its thread is doing.
+        self._lock = RLock()
         self._flying: dict[str, Flight] = {}
         self._between_processes = None if lock_file is None else FileLocks(lock_file)
 
@@ -100,13 +104,17 @@ class Flights:
                 yield outcome
                 return
             offset, delay = offset_of(self._scope + flight.key), _FIRST_POLL_SECONDS
-            while not locks.try_acquire(offset):
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, _LAST_POLL_SECONDS)
+            try:
+                while not locks.try_acquire(offset):
+                    await asyncio.sleep(delay)
+                    delay = min(delay * 2, _LAST_POLL_SECONDS)
+            except OSError as error:
+                self._report(_unlocked(error))
             try:
                 yield outcome
             finally:
-                locks.release(offset)
+                with suppress(OSError):  # what could not be taken may not be freed either
+                    locks.release(offset)
 
     def close(self) -> None:
         """Give back the lock file."""
@@ -115,18 +123,27 @@ class Flights:
 
     def forget_after_fork(self) -> None:
         """In a forked child: the threads that lead are the parent's, and so are their locks."""
-        self._lock = Lock()
+        self._lock = RLock()
         self._flying = {}
         if self._between_processes is not None:
             self._between_processes.forget_after_fork()
 
     @contextmanager
     def _alone(self, key: str) -> Iterator[None]:
-        if self._between_processes is None:
+        locks = self._between_processes
+        if locks is None:
             yield
-        else:
-            with self._between_processes.held(offset_of(self._scope + key)):
-                yield
+            return
+        offset = offset_of(self._scope + key)
+        try:
+            locks.acquire(offset)
+        except OSError as error:
+            self._report(_unlocked(error))
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                locks.release(offset)
 
     @contextmanager
     def _flown(self, flight: Flight) -> Iterator[list[Record]]:
@@ -135,9 +152,15 @@ class Flights:
         try:
             yield outcome
         finally:
-            _LEADING.reset(token)
             with self._lock:
                 # in a child forked meanwhile there may be none, or another
                 if self._flying.get(flight.key) is flight:
                     del self._flying[flight.key]
             flight.land(outcome[0] if outcome else None)
+            # A coroutine may be closed in another context than it ran in, where there is nothing to reset.
+            with suppress(ValueError):
+                _LEADING.reset(token)
+
+
+def _unlocked(error: OSError) -> StoreError:
+    return StoreError(f"other processes can't be kept from computing the same key: {error}")

@@ -31,8 +31,10 @@ class Promises:
             self._turn(now)
         return self._young.get(key) or self._old.get(key)
 
-    def replace(self, key: str, record: Record) -> None:
+    def replace(self, key: str, record: Record, now: float) -> None:
         """Let a promise for `key`, if there is one, hold for what was stored in its place."""
+        if not self._turn_at - self._seconds <= now < self._turn_at:
+            self._turn(now)  # here too, so that a cache that is only written to lets go of old promises
         if key in self._young:
             self._young[key] = record
         if key in self._old:

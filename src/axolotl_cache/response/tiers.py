@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from threading import Lock, RLock
 from typing import Any, TypeVar
 
@@ -13,7 +14,7 @@ from axolotl_cache.errors import StoreError
 from axolotl_cache.response.departures import Departures
 from axolotl_cache.response.promises import Promises
 from axolotl_cache.response.results import CacheStats
-from axolotl_cache.stores import Departure, MemoryStore, Record, Store, StoreWarning
+from axolotl_cache.stores import Departure, MemoryStore, Record, SharedStore, StoreWarning
 
 V = TypeVar("V")
 
@@ -26,11 +27,12 @@ class Tiers:
     """Memory in front of a disk that other processes may change; or memory alone.
 
     Two locks. `_changing` is held while the disk is read or written, so that memory and disk take changes in
-    one order. `_lock`, only ever taken inside it and only for moments, guards everything in memory; a hit in
-    memory takes `_lock` alone, and so never waits for a write to disk.
+    one order. `_lock`, only ever taken inside it and only for moments, guards everything in memory, the
+    memory store included. A hit in memory takes `_lock` alone, and so does not wait for another thread's
+    write to disk; the first one after another process's commit asks the disk, and may wait.
     """
 
-    def __init__(self, memory: MemoryStore, disk: Store | None, clock: Clock) -> None:
+    def __init__(self, memory: MemoryStore, disk: SharedStore | None, clock: Clock) -> None:
         self._memory = memory
         self._disk = disk
         self._clock = clock
@@ -41,8 +43,9 @@ class Tiers:
         self._generation = 0
         # Keys whose copy in memory is known to be what the disk has, as of `_generation`.
         self._checked: set[str] = set()
-        # Keys whose row on disk is out of date, because the disk refused to change it.
-        self._unsaved: set[str] = set()
+        # Keys whose row on disk is out of date, because the disk refused to change it, and since when: a
+        # later row is another process's, and stays.
+        self._unsaved: dict[str, float] = {}
         self._memory_hits = self._disk_hits = self._misses = self._coalesced = self._sets = 0
         self._expirations = self._evictions = self._invalidations = self._store_errors = 0
         self._warned_at: float | None = None
@@ -110,7 +113,8 @@ class Tiers:
         now = self._clock()
         with self._changing:
             self._purge(now)
-            in_memory = self._memory.keys()
+            with self._lock:
+                in_memory = self._memory.keys()
             if self._disk is None:
                 return in_memory
             on_disk: list[str] = self._ask_disk(lambda disk: disk.keys(), [])
@@ -152,9 +156,11 @@ class Tiers:
         _must_be_key(key)
         now = record.created_at
         if not record.is_live(now):
-            self.remove(key=key)
+            _, trouble = self._remove(key=key)
+            if trouble is not None:
+                self.report(trouble)
             return
-        trouble: StoreError | None = None
+        trouble = None
         with self._changing:
             self._must_be_open()
             departed: list[Departure] = []
@@ -163,24 +169,24 @@ class Tiers:
                 try:
                     # Before the row is written: a foreign change from here on leaves the key unchecked.
                     generation = self._disk.generation()
-                    departed = self._put_on_disk(self._disk, key, record)
+                    departed = self._disk.put(key, record, now)
+                    self._unsaved.pop(key, None)
                 except StoreError as error:
                     trouble, generation = error, self._generation
             with self._lock:
                 forgotten = self._memory.put(key, record, now)
                 self._note_checked(key, generation)
                 self._sets += 1
-                self._promises.replace(key, record)
+                self._promises.replace(key, record, now)
                 self._departures.forget(key)
-                for gone, reason in forgotten if self._disk is None else departed:
-                    self._forget(gone)
-                    self._departures.note(gone, reason, now)
-                    if reason == "expired":
-                        self._expirations += 1
-                    else:
-                        self._evictions += 1
+                self._note_departed(forgotten if self._disk is None else departed, now)
+            if trouble is not None:
+                self._note_unsaved([key], now)
+            else:
+                # After memory has it: what memory has no room for need not go to disk, and can't evict it.
+                trouble = self._catch_up(now)
         if trouble is not None:
-            self._report(trouble)
+            self.report(trouble)
 
     def remove(
         self, *, key: str | None = None, tag: str | None = None, older_than_seconds: float | None = None
@@ -190,48 +196,38 @@ class Tiers:
         Raises:
             StoreError: the disk refused; memory let go of it all the same.
         """
-        now = self._clock()
-        created_before = None if older_than_seconds is None else now - older_than_seconds
-        keys = None if key is None else [key]
-        trouble: StoreError | None = None
-        with self._changing:
-            self._purge(now)
-            gone: set[str] = set()
-            if self._disk is not None:
-                try:
-                    removed = self._disk.remove(now, keys=keys, tag=tag, created_before=created_before)
-                    gone.update(each for each in removed if each not in self._unsaved)
-                except StoreError as error:
-                    trouble = error
-            with self._lock:
-                dropped = self._memory.remove(now, keys=keys, tag=tag, created_before=created_before)
-                # A copy of what the disk does not have any more was removed before, by another process.
-                gone.update(each for each in dropped if self._disk is None or each in self._unsaved)
-                self._promises.withdraw(key=key, tag=tag, created_before=created_before)
-                for each in gone:
-                    self._forget(each)
-                    self._promises.withdraw(key=each)
-                    self._departures.note(each, "invalidated", now)
-                self._invalidations += len(gone)
-                if trouble is not None:
-                    # Here, at least, what is known by name is not served from the row that stayed.
-                    self._unsaved.update(dropped if key is None else {key})
-                    self._store_errors += 1
+        count, trouble = self._remove(key=key, tag=tag, older_than_seconds=older_than_seconds)
         if trouble is not None:
+            with self._lock:
+                self._store_errors += 1
             raise trouble
-        return len(gone)
+        return count
 
     def count_coalesced(self) -> None:
         """Count a miss that another caller's computation answered."""
         with self._lock:
             self._coalesced += 1
 
+    def report(self, error: StoreError) -> None:
+        """Count what the disk refused, and say so, once a minute at most."""
+        with self._lock:
+            self._store_errors += 1
+            now = time.monotonic()
+            if self._warned_at is not None and now < self._warned_at + _WARN_EVERY_SECONDS:
+                return
+            self._warned_at = now
+        warnings.warn(f"the response cache goes on in memory: {error}", StoreWarning, stacklevel=4)
+
     def close(self) -> None:
         """Close the disk and let go of what is in memory."""
-        with self._changing, self._lock:
-            self._closed = True
-            self._memory.close()
-            self._checked.clear()
+        with self._changing:
+            if not self._closed:
+                self._catch_up(self._clock())
+            with self._lock:
+                self._closed = True
+                self._memory.close()
+                self._promises.withdraw()
+                self._checked.clear()
             if self._disk is not None:
                 self._disk.close()
 
@@ -256,11 +252,24 @@ class Tiers:
 
     def _note_checked(self, key: str, generation: int) -> None:
         """The copy in memory is what the disk had at `generation`; if that is old, nothing is known."""
+        if self._disk is None:
+            return
         if generation > self._generation:
             self._generation = generation
             self._checked = set()
         if generation == self._generation:
             self._checked.add(key)
+            if len(self._checked) > 2 * self._memory.capacity:
+                self._checked.intersection_update(self._memory.keys())
+
+    def _note_departed(self, departed: Iterable[Departure], now: float) -> None:
+        for key, reason in departed:
+            self._forget(key)
+            self._departures.note(key, reason, now)
+            if reason == "expired":
+                self._expirations += 1
+            else:
+                self._evictions += 1
 
     def _touch(self, key: str) -> None:
         self._memory.touch(key)
@@ -274,6 +283,43 @@ class Tiers:
 
     # Inside: holding neither, or `_changing`
 
+    def _remove(
+        self, *, key: str | None = None, tag: str | None = None, older_than_seconds: float | None = None
+    ) -> tuple[int, StoreError | None]:
+        """Do as `remove`, and return what the disk refused instead of raising it."""
+        now = self._clock()
+        created_before = None if older_than_seconds is None else now - older_than_seconds
+        keys = None if key is None else [key]
+        trouble: StoreError | None = None
+        late: StoreError | None = None
+        with self._changing:
+            self._purge(now)
+            gone: set[str] = set()
+            if self._disk is not None:
+                try:
+                    removed = self._disk.remove(now, keys=keys, tag=tag, created_before=created_before)
+                    gone.update(each for each in removed if each not in self._unsaved)
+                except StoreError as error:
+                    trouble = error
+            with self._lock:
+                dropped = self._memory.remove(now, keys=keys, tag=tag, created_before=created_before)
+                # A copy of what the disk does not have any more was removed before, by another process.
+                gone.update(each for each in dropped if self._disk is None or each in self._unsaved)
+                self._promises.withdraw(key=key, tag=tag, created_before=created_before)
+                for each in gone:
+                    self._forget(each)
+                    self._promises.withdraw(key=each)
+                    self._departures.note(each, "invalidated", now)
+                self._invalidations += len(gone)
+            if trouble is not None:
+                # Here, at least, what is known by name is not served from the row that stayed.
+                self._note_unsaved(dropped if key is None else [key], now)
+            else:
+                late = self._catch_up(now)
+        if late is not None:
+            self.report(late)
+        return len(gone), trouble
+
     def _disk_generation(self) -> int:
         if self._disk is None:
             return 0
@@ -281,7 +327,7 @@ class Tiers:
             return self._disk.generation()
         except StoreError as error:
             self._must_be_open()
-            self._report(error)
+            self.report(error)
             return self._generation
 
     def _find(self, key: str, now: float, *, promise: bool = False) -> Record | None:
@@ -302,7 +348,7 @@ class Tiers:
                 with self._lock:
                     self._promises.give(key, record, now)
         if trouble is not None:
-            self._report(trouble)
+            self.report(trouble)
         return record
 
     def _load(self, key: str, now: float) -> Record | None:
@@ -324,26 +370,52 @@ class Tiers:
             with self._lock:
                 self._memory.put(key, record, now)
                 self._note_checked(key, generation)
+                self._promises.replace(key, record, now)
             return record
         removed_at = disk.removed_at(key)
         with self._lock:
             if removed_at is not None:  # on purpose, by some process: that undoes a promise
                 self._promises.withdraw(key=key)
             if copy is not None:
-                self._departures.note(key, "removed", now if removed_at is None else removed_at)
+                if removed_at is None:
+                    self._departures.note(key, "lost", now)
+                else:
+                    self._departures.note(key, "removed", removed_at)
         return None
 
-    def _put_on_disk(self, disk: Store, key: str, record: Record) -> list[Departure]:
-        try:
-            departed = disk.put(key, record, record.created_at)
-        except StoreError:
-            self._unsaved.add(key)
-            raise
-        self._unsaved.discard(key)
-        if self._unsaved:  # it takes writes again: what it could not change before must go
-            disk.remove(record.created_at, keys=self._unsaved)
-            self._unsaved.clear()
-        return departed
+    def _note_unsaved(self, keys: Iterable[str], at: float) -> None:
+        """The disk refused at `at` to change these. Holds `_changing`."""
+        self._unsaved.update(dict.fromkeys(keys, at))
+        if self._disk is not None and len(self._unsaved) > 4 * self._memory.capacity:
+            # A key with neither a row nor a copy has nothing stale to hide, and nothing to save. A disk that
+            # can't be asked leaves all of them in doubt.
+            with suppress(StoreError):
+                somewhere = {*self._disk.keys(), *self._memory.keys()}
+                self._unsaved = {key: since for key, since in self._unsaved.items() if key in somewhere}
+
+    def _catch_up(self, now: float) -> StoreError | None:
+        """Change on disk what it refused to change before; return what it refuses now. Holds `_changing`."""
+        if self._disk is None:
+            return None
+        for key, refused_at in list(self._unsaved.items()):
+            try:
+                departed: list[Departure] = []
+                row = self._disk.get(key)
+                if row and row.created_at <= refused_at and self._disk.discard(key, row.version):
+                    row = None
+                copy = self._memory.get(key)
+                if row is None and copy is not None and copy.is_live(now):
+                    departed = self._disk.put(key, copy, now)
+            except StoreError as error:
+                # To the end, so that one value too large for the disk does not keep all others waiting.
+                self._unsaved[key] = self._unsaved.pop(key)
+                return error
+            del self._unsaved[key]
+            with self._lock:
+                if row is not None:  # another process stored it later, so that the copy is out of date
+                    self._forget(key)
+                self._note_departed(departed, now)
+        return None
 
     def _drop_expired(self, key: str, record: Record) -> None:
         with self._lock:
@@ -372,7 +444,7 @@ class Tiers:
         try:
             return question(self._disk)
         except StoreError as error:
-            self._report(error)
+            self.report(error)
             return otherwise
 
     def _must_be_open(self) -> None:
@@ -380,16 +452,6 @@ class Tiers:
             raise StoreError(
                 "this cache is closed: make another one; its persistence_path holds what was stored"
             )
-
-    def _report(self, error: StoreError) -> None:
-        """Count what the disk refused, and say so, once a minute at most."""
-        with self._lock:
-            self._store_errors += 1
-            now = time.monotonic()
-            if self._warned_at is not None and now < self._warned_at + _WARN_EVERY_SECONDS:
-                return
-            self._warned_at = now
-        warnings.warn(f"the response cache goes on in memory: {error}", StoreWarning, stacklevel=4)
 
 
 def _must_be_key(key: object) -> None:

@@ -8,13 +8,22 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from axolotl_cache.stores.base import Departure, Record, Store, StoreWarning, new_version
+from axolotl_cache.stores.base import Departure, Record, SharedStore, Store, StoreWarning, new_version
 from axolotl_cache.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
     from axolotl_cache.stores.sqlite import SqliteStore
 
-__all__ = ["Departure", "MemoryStore", "Record", "SqliteStore", "Store", "StoreWarning", "new_version"]
+__all__ = [
+    "Departure",
+    "MemoryStore",
+    "Record",
+    "SharedStore",
+    "SqliteStore",
+    "Store",
+    "StoreWarning",
+    "new_version",
+]
 
 
 def __getattr__(name: str) -> Any:

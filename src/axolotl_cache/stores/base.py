@@ -49,7 +49,7 @@ class Departure(NamedTuple):
 
 
 class Store(Protocol):
-    """Bytes by key. Safe for threads; errors of the medium are `StoreError`.
+    """Bytes by key; errors of the medium are `StoreError`.
 
     A store never looks at a clock: `now` is given, in seconds since the epoch. Expired records are still
     returned by `get` (their owner may know a reason to use them) until something removes them.
@@ -62,16 +62,6 @@ class Store(Protocol):
     @property
     def size_bytes(self) -> int:
         """Bytes of all payloads held."""
-
-    @property
-    def damaged(self) -> int:
-        """Records that were found damaged, and dropped, since this object was made."""
-
-    def generation(self) -> int:
-        """Return a number that has changed if anyone but this object has changed the store since.
-
-        Cost: well under a microsecond as long as nobody has.
-        """
 
     def get(self, key: str) -> Record | None:
         """Return the record, expired or not, or None. A damaged one is dropped, and is None.
@@ -108,11 +98,8 @@ class Store(Protocol):
     ) -> list[str]:
         """Remove, on purpose, what meets every condition given, and return its keys.
 
-        With no condition everything goes. `removed_at` remembers it for a while.
+        With no condition everything goes.
         """
-
-    def removed_at(self, key: str) -> float | None:
-        """When `key` was last removed on purpose, if that is recent and it was not stored again since."""
 
     def expire(self, now: float) -> list[str]:
         """Remove everything expired and return its keys."""
@@ -125,3 +112,20 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Give back what is held open. Closing twice is fine; using it afterwards is not."""
+
+
+class SharedStore(Store, Protocol):
+    """A store that other processes may change, and other threads may use, at the same time."""
+
+    @property
+    def damaged(self) -> int:
+        """Records that were found damaged, and dropped, since this object was made."""
+
+    def generation(self) -> int:
+        """Return a number that has changed if anyone but this object has changed the store since.
+
+        Cost: well under a microsecond as long as nobody has.
+        """
+
+    def removed_at(self, key: str) -> float | None:
+        """When `key` was last removed on purpose, if that is recent and it was not stored again since."""

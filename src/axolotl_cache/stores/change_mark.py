@@ -22,8 +22,8 @@ class ChangeMark:
     def __init__(self, path: Path) -> None:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            if os.fstat(fd).st_size < mmap.PAGESIZE:
-                os.ftruncate(fd, mmap.PAGESIZE)
+            # Not just made longer: writing into a hole, once the disk is full, would kill the process.
+            os.posix_fallocate(fd, 0, mmap.PAGESIZE)
             # Never unmapped by hand: threads read without a lock, and the memory goes with the object.
             self._words = memoryview(mmap.mmap(fd, mmap.PAGESIZE)).cast("Q")
         finally:

@@ -108,8 +108,7 @@ def open_database(path: Path) -> tuple[sqlite3.Connection, Path | None]:
 def set_aside(path: Path) -> Path:
     """Rename a damaged database, its log with it, and return its new name."""
     aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%S')}-{new_version():x}")
-    path.rename(aside)
-    for suffix in ("-wal", "-shm"):
+    for suffix in ("-wal", "-shm", ""):  # the log first: left behind, it would be taken for the next one's
         beside = path.with_name(path.name + suffix)
         if beside.exists():
             beside.rename(aside.with_name(aside.name + suffix))
@@ -142,6 +141,9 @@ def _is_ours(path: Path) -> bool:
 
 def _create(path: Path) -> None:
     """Make an empty database under another name, then rename it: it appears whole or not at all."""
+    # The caller holds the opening lock, so whoever made these was killed.
+    for left_behind in path.parent.glob(f"{path.name}.new-*"):
+        left_behind.unlink(missing_ok=True)
     draft = path.with_name(f"{path.name}.new-{new_version():x}")
     os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
     try:

@@ -16,9 +16,9 @@ OPENING = 0
 """The byte that is held while a database is opened; those of names come after it."""
 
 # Open-file-description locks belong to the descriptor, so that two caches in one process exclude each other,
-# and closing another descriptor of the file does not drop them. Elsewhere than on Linux: plain POSIX locks.
-_LOCK = getattr(fcntl, "F_OFD_SETLK", fcntl.F_SETLK)
-_LOCK_WAIT = getattr(fcntl, "F_OFD_SETLKW", fcntl.F_SETLKW)
+# and closing another descriptor of the file does not drop them.
+_LOCK = fcntl.F_OFD_SETLK
+_LOCK_WAIT = fcntl.F_OFD_SETLKW
 
 
 def offset_of(name: str) -> int:
@@ -42,7 +42,7 @@ class FileLocks:
     @contextmanager
     def held(self, offset: int) -> Iterator[None]:
         """Hold one byte, waiting for as long as another process holds it."""
-        self._set(_LOCK_WAIT, fcntl.F_WRLCK, offset)
+        self.acquire(offset)
         try:
             yield
         finally:
@@ -73,6 +73,9 @@ class FileLocks:
             os.close(self._fd)
             self._fd = None
 
+    def __del__(self) -> None:
+        self.close()
+
     def forget_after_fork(self) -> None:
         """In a forked child: let go of the parent's descriptor.
 
@@ -86,5 +89,5 @@ class FileLocks:
         with self._opening:
             if self._fd is None:
                 self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        # struct flock: type, whence, start, length, pid (0, as open-file-description locks demand)
+        # Linux's struct flock: type, whence, start, length, pid (0, as open-file-description locks demand)
         fcntl.fcntl(self._fd, command, struct.pack("hhqqi0q", kind, os.SEEK_SET, offset, 1, 0))

@@ -5,17 +5,15 @@ from __future__ import annotations
 import heapq
 from collections import OrderedDict
 from collections.abc import Iterable
-from threading import RLock
 
 from axolotl_cache.stores.base import Departure, Record
 
-REMEMBERED_REMOVALS = 1000
-
 
 class MemoryStore:
-    """Records in an ordered dict, least recently used first. Nothing outlives the process."""
+    """Records in an ordered dict, least recently used first. Nothing outlives the process.
 
-    damaged = 0
+    Has no lock of its own: whoever changes it holds one, and renews that one in a forked child.
+    """
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -23,12 +21,6 @@ class MemoryStore:
         self._records: OrderedDict[str, Record] = OrderedDict()
         # (expires_at, version, key), some of records gone meanwhile: cheaper than removing from the middle
         self._deadlines: list[tuple[float, int, str]] = []
-        self._removed: OrderedDict[str, float] = OrderedDict()
-        self._lock = RLock()
-
-    def generation(self) -> int:
-        """Return 0: nobody else can change it."""
-        return 0
 
     def get(self, key: str) -> Record | None:
         """Return the record, expired or not, or None."""
@@ -48,31 +40,28 @@ class MemoryStore:
 
     def put(self, key: str, record: Record, now: float) -> list[Departure]:
         """Store under `key` as the most recently used; return what had to go. Cost: O(log entries)."""
-        with self._lock:
-            self._drop(key)
-            self._removed.pop(key, None)
-            self._records[key] = record
-            self.size_bytes += len(record.payload)
-            if record.expires_at is not None:
-                heapq.heappush(self._deadlines, (record.expires_at, record.version, key))
-                if len(self._deadlines) > 2 * len(self._records) + 64:
-                    self._rebuild_deadlines()
-            if len(self._records) <= self.capacity:
-                return []
-            departed = [Departure(gone, "expired") for gone in self.expire(now)]
-            while len(self._records) > self.capacity:
-                oldest = next(iter(self._records))
-                self._drop(oldest)
-                departed.append(Departure(oldest, "evicted"))
-            return departed
+        self._drop(key)
+        self._records[key] = record
+        self.size_bytes += len(record.payload)
+        if record.expires_at is not None:
+            heapq.heappush(self._deadlines, (record.expires_at, record.version, key))
+            if len(self._deadlines) > 2 * len(self._records) + 64:
+                self._rebuild_deadlines()
+        if len(self._records) <= self.capacity:
+            return []
+        departed = [Departure(gone, "expired") for gone in self.expire(now)]
+        while len(self._records) > self.capacity:
+            oldest = next(iter(self._records))
+            self._drop(oldest)
+            departed.append(Departure(oldest, "evicted"))
+        return departed
 
     def discard(self, key: str, version: int) -> bool:
         """Remove `key` if it still has that version."""
-        with self._lock:
-            if self.version(key) != version:
-                return False
-            self._drop(key)
-            return True
+        if self.version(key) != version:
+            return False
+        self._drop(key)
+        return True
 
     def remove(
         self,
@@ -83,33 +72,24 @@ class MemoryStore:
         created_before: float | None = None,
     ) -> list[str]:
         """Remove what meets every condition given, and return its keys. Cost: O(entries) without `keys`."""
-        with self._lock:
-            chosen = [
-                key
-                for key in (list(self._records) if keys is None else dict.fromkeys(keys))
-                if (record := self._records.get(key)) is not None
-                and (tag is None or tag in record.tags)
-                and (created_before is None or record.created_at < created_before)
-            ]
-            for key in chosen:
-                self._drop(key)
-                self._removed[key] = now
-            while len(self._removed) > REMEMBERED_REMOVALS:
-                self._removed.popitem(last=False)
-            return chosen
-
-    def removed_at(self, key: str) -> float | None:
-        """When `key` was last removed on purpose, if that is recent and it was not stored again since."""
-        return self._removed.get(key)
+        chosen = [
+            key
+            for key in (list(self._records) if keys is None else dict.fromkeys(keys))
+            if (record := self._records.get(key)) is not None
+            and (tag is None or tag in record.tags)
+            and (created_before is None or record.created_at < created_before)
+        ]
+        for key in chosen:
+            self._drop(key)
+        return chosen
 
     def expire(self, now: float) -> list[str]:
         """Remove everything expired and return its keys. Cost: O(expired * log entries)."""
         gone: list[str] = []
-        with self._lock:
-            while self._deadlines and self._deadlines[0][0] <= now:
-                _, version, key = heapq.heappop(self._deadlines)
-                if self.discard(key, version):
-                    gone.append(key)
+        while self._deadlines and self._deadlines[0][0] <= now:
+            _, version, key = heapq.heappop(self._deadlines)
+            if self.discard(key, version):
+                gone.append(key)
         return gone
 
     def keys(self) -> list[str]:
@@ -121,10 +101,9 @@ class MemoryStore:
 
     def close(self) -> None:
         """Drop everything."""
-        with self._lock:
-            self._records.clear()
-            self._deadlines.clear()
-            self.size_bytes = 0
+        self._records.clear()
+        self._deadlines.clear()
+        self.size_bytes = 0
 
     def check_invariants(self) -> None:
         """Raise AssertionError where the bookkeeping disagrees with the records; for tests."""
