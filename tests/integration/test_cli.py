@@ -44,7 +44,7 @@ def run(*arguments, command=main, stdin=None, code=0):
 
 
 def answers(result):
-    return [json.loads(line) for line in result.stdout.splitlines()]
+    return [json.loads(line) for line in result.stdout.split("\n") if line]
 
 
 def python(*arguments, **options):

@@ -9,6 +9,7 @@ import pytest
 from axolotl_cache import SmartInferenceCache
 from axolotl_cache.clock import ManualClock
 from axolotl_cache.response.promises import Promises
+from axolotl_cache.stores import Record
 
 
 @pytest.fixture
@@ -140,6 +141,15 @@ def test_a_clock_that_is_set_back_makes_no_promise_last_for_ever(cache, clock):
         cache.get("gone")
         clock.advance(1)
     assert cache.get("a") is None
+
+
+def test_a_thread_that_read_the_clock_earlier_undoes_no_promise():
+    promises, record = Promises(5.0), Record(b"1", "text", 0.0)
+    promises.give("a", record, 100.0)
+    promises.replace("b", record, 99.9)
+    assert promises.kept("b", 99.9) is None
+    promises.give("c", record, 99.9)
+    assert promises.kept("a", 104.9) is record
 
 
 def promises_broken(cache, rounds=400):

@@ -66,7 +66,7 @@ class PromptRenderer:
         """
         try:
             return list(self._tokenizer(text, add_special_tokens=is_plain)["input_ids"])
-        except UnicodeError as error:
+        except (UnicodeError, TypeError) as error:  # half a character, which JSON can spell
             raise RequestError(f"the prompt is not valid Unicode text: {error}") from error
 
     def special_token(self, text: str) -> int | None:

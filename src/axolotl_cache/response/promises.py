@@ -15,25 +15,25 @@ class Promises:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._turn_at = 0.0
+        self._from = self._until = 0.0
         self._young: dict[str, Record] = {}
         self._old: dict[str, Record] = {}
 
     def give(self, key: str, record: Record, now: float) -> None:
         """Keep `record` for `key`."""
-        if not self._turn_at - self._seconds <= now < self._turn_at:
+        if not self._from <= now < self._until:
             self._turn(now)
         self._young[key] = record
 
     def kept(self, key: str, now: float) -> Record | None:
         """Return the record promised for `key`, or None."""
-        if not self._turn_at - self._seconds <= now < self._turn_at:
+        if not self._from <= now < self._until:
             self._turn(now)
         return self._young.get(key) or self._old.get(key)
 
     def replace(self, key: str, record: Record, now: float) -> None:
         """Let a promise for `key`, if there is one, hold for what was stored in its place."""
-        if not self._turn_at - self._seconds <= now < self._turn_at:
+        if not self._from <= now < self._until:
             self._turn(now)  # here too, so that a cache that is only written to lets go of old promises
         if key in self._young:
             self._young[key] = record
@@ -56,8 +56,9 @@ class Promises:
                     del kept[each]
 
     def _turn(self, now: float) -> None:
-        # Also when the clock was set back: a promise must not last until it has caught up.
-        recent = self._turn_at <= now < self._turn_at + self._seconds
+        # Also when the clock was set back: a promise must not last until it has caught up. A little back is
+        # no sign of that: another thread may have read the clock before this one, and come here later.
+        recent = self._until <= now < self._until + self._seconds
         self._old = self._young if recent else {}
         self._young = {}
-        self._turn_at = now + self._seconds
+        self._from, self._until = now - self._seconds, now + self._seconds
