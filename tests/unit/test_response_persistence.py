@@ -447,6 +447,18 @@ class TestADiskThatRefuses:
             assert (other["k"], other["old"], other["l"]) == ("theirs", "theirs", "refused")
         assert (cache["k"], cache["old"], cache["l"]) == ("theirs", "theirs", "refused")
 
+    def test_what_another_process_removed_meanwhile_does_not_come_back(self, cache, tmp_path):
+        self.refuse(cache)
+        with pytest.warns(StoreWarning):
+            cache["k"] = "refused"
+        with cache_in(tmp_path) as other:
+            assert other.invalidate("k") == 1
+        self.refuse(cache, False)
+        cache["another"] = 1
+        assert cache.get("k") is None
+        with cache_in(tmp_path) as other:
+            assert "k" not in other
+
     def test_what_it_refused_never_evicts_what_was_stored_since(self, tmp_path):
         with cache_in(tmp_path, capacity=2) as cache:
             self.refuse(cache)

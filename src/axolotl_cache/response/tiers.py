@@ -403,8 +403,10 @@ class Tiers:
                 row = self._disk.get(key)
                 if row and row.created_at <= refused_at and self._disk.discard(key, row.version):
                     row = None
+                removed_at = self._disk.removed_at(key)
+                overtaken = row is not None or (removed_at is not None and removed_at > refused_at)
                 copy = self._memory.get(key)
-                if row is None and copy is not None and copy.is_live(now):
+                if not overtaken and copy is not None and copy.is_live(now):
                     departed = self._disk.put(key, copy, now)
             except StoreError as error:
                 # To the end, so that one value too large for the disk does not keep all others waiting.
@@ -412,7 +414,7 @@ class Tiers:
                 return error
             del self._unsaved[key]
             with self._lock:
-                if row is not None:  # another process stored it later, so that the copy is out of date
+                if overtaken:  # another process stored or removed it later: the copy is out of date
                     self._forget(key)
                 self._note_departed(departed, now)
         return None
