@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import gzip
 import json
@@ -27,6 +28,18 @@ BANKING77 = (
 def say(line: str = "") -> None:
     """Write a line for people."""
     print(line, file=sys.stderr, flush=True)
+
+
+def arguments(page: str | None) -> argparse.Namespace:
+    """Read the options that these benchmarks share: `quick` and `dtype`.
+
+    Args:
+        page: the benchmark's docstring.
+    """
+    parser = argparse.ArgumentParser(description=page, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="the same on less work: a few minutes")
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
+    return parser.parse_args()
 
 
 def banking77() -> list[str]:

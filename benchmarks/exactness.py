@@ -8,13 +8,12 @@ last call and attending in tiles at fixed places do about it, and what they cost
 
 from __future__ import annotations
 
-import argparse
 import random
 import time
 from statistics import median
 from typing import Any
 
-from common import emit, load, say
+from common import arguments, emit, load, say
 
 PREFIXES = (96, 544, 1184)
 SEED = 16
@@ -29,19 +28,14 @@ def seconds(comparer: Any, tokens: list[int], layout: Any) -> float:
 
 def main() -> None:
     """Run and report."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="the same on less work: a few minutes")
-    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
-    arguments = parser.parse_args()
+    options = arguments(__doc__)
     from axolotl_cache.engine.exactness import Comparer
     from axolotl_cache.engine.forward import Forward
     from axolotl_cache.engine.kv import read_layout
     from axolotl_cache.engine.plan import ALIGNED, GRID, Layout
 
     started, rng = time.time(), random.Random(SEED)  # noqa: S311 - a workload, not a secret
-    loaded = load(arguments.dtype)
+    loaded = load(options.dtype)
     forward = Forward(loaded.model, loaded.device, loaded.context_length_tokens)
     comparer = Comparer(forward, read_layout(loaded.model, loaded.device))
     vocabulary = loaded.model.config.vocab_size
@@ -51,7 +45,7 @@ def main() -> None:
         "blocks, padded, tiled": ALIGNED,
         "grid": GRID,
     }
-    lengths = range(1, 71, 5 if arguments.quick else 1)
+    lengths = range(1, 71, 5 if options.quick else 1)
     rows = []
     for name, layout in layouts.items():
         for prefix in PREFIXES:
@@ -66,7 +60,7 @@ def main() -> None:
             say(f"{name:<24} prefix {prefix}: {len(differing)} of {len(lengths)} lengths differ {differing}")
     times: dict[str, list[float]] = {name: [] for name in ("one call", *layouts)}
     one_call = Layout(32, 4096, 1, tiled=False)
-    for number in range(6 if arguments.quick else 24):
+    for number in range(6 if options.quick else 24):
         tokens = [rng.randrange(vocabulary) for _ in range(rng.randint(200, 2000))]
         order = list(times) if number % 2 else list(times)[::-1]
         for name in order:
@@ -94,8 +88,8 @@ def main() -> None:
         seed=SEED,
         started=started,
         packages=("torch", "transformers"),
-        quick=arguments.quick,
-        dtype=arguments.dtype,
+        quick=options.quick,
+        dtype=options.dtype,
     )
 
 

@@ -9,7 +9,6 @@ at most 1 / (1 - h).
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import subprocess
@@ -20,7 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from common import REPOSITORY, banking77, build, emit, load, say
+from common import REPOSITORY, arguments, banking77, build, emit, load, say
 
 REPEATS = 0.35
 NEW_TOKENS = 16
@@ -152,24 +151,19 @@ def import_ms() -> float:
 
 def main() -> None:
     """Run and report."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="the same on less work: a few minutes")
-    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
-    arguments = parser.parse_args()
+    options = arguments(__doc__)
     started, rng = time.time(), random.Random(SEED)  # noqa: S311 - a workload, not a secret
     questions = banking77()
-    rounds = 3 if arguments.quick else 10
+    rounds = 3 if options.quick else 10
     hits = [memory_hit(questions, rounds), *peers(questions, rounds)]
     imported = import_ms()
 
     from axolotl_cache import SmartInferenceCache
 
-    loaded = load(arguments.dtype)
+    loaded = load(options.dtype)
     with tempfile.TemporaryDirectory() as folder, SmartInferenceCache(ENTRIES, 1800, Path(folder)) as cache:
         pipeline = build(loaded, max_cache_bytes=0, response=cache)
-        row = throughput(pipeline, workload(questions, 40 if arguments.quick else 200, rng))
+        row = throughput(pipeline, workload(questions, 40 if options.quick else 200, rng))
     emit(
         "lru",
         figures={
@@ -185,8 +179,8 @@ def main() -> None:
         seed=SEED,
         started=started,
         packages=("torch", "transformers"),
-        quick=arguments.quick,
-        dtype=arguments.dtype,
+        quick=options.quick,
+        dtype=options.dtype,
         new_tokens=NEW_TOKENS,
     )
 

@@ -7,14 +7,13 @@ Real customers' questions (Banking77) behind prefixes of 100 to 2,000 tokens mad
 
 from __future__ import annotations
 
-import argparse
 import copy
 import random
 import time
 from statistics import median
 from typing import Any
 
-from common import banking77, build, emit, load, say
+from common import arguments, banking77, build, emit, load, say
 
 LENGTHS = (100, 200, 400, 700, 1000, 1300, 1600, 2000)
 TTFT_LENGTHS = (128, 512, 1024, 2048)
@@ -184,20 +183,15 @@ def no_hits(pipeline: Any, questions: list[str], count: int, rng: random.Random)
 
 def main() -> None:
     """Run and report."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="the same on less work: a few minutes")
-    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
-    arguments = parser.parse_args()
+    options = arguments(__doc__)
     started, rng = time.time(), random.Random(SEED)  # noqa: S311 - a workload, not a secret
     questions = banking77()
-    loaded = load(arguments.dtype)
+    loaded = load(options.dtype)
     # A bound that the parts without sharing overrun, so that eviction is part of what is measured.
     pipeline = build(loaded, max_cache_bytes=GIGABYTE // 4)
-    timing = ttft(pipeline, questions, 5 if arguments.quick else 15, rng)
-    unshared = no_hits(pipeline, questions, 10 if arguments.quick else 40, rng)
-    exact = identical(pipeline, questions, 24 if arguments.quick else 200, rng)
+    timing = ttft(pipeline, questions, 5 if options.quick else 15, rng)
+    unshared = no_hits(pipeline, questions, 10 if options.quick else 40, rng)
+    exact = identical(pipeline, questions, 24 if options.quick else 200, rng)
     at_512 = next(row for row in timing if row["prefix_tokens"] == 512)
     emit(
         "prefix",
@@ -212,8 +206,8 @@ def main() -> None:
         seed=SEED,
         started=started,
         packages=("torch", "transformers"),
-        quick=arguments.quick,
-        dtype=arguments.dtype,
+        quick=options.quick,
+        dtype=options.dtype,
         new_tokens=NEW_TOKENS,
         exactness=pipeline.engine.exactness.mode,
     )

@@ -652,3 +652,15 @@ def test_a_wrong_connection_string_is_refused_by_the_contract(problems):
         "cluster_cache.connection_string",
         "cluster_cache.replication_count",
     ]
+
+
+def test_a_flag_is_not_read_to_the_base_of_60_or_8(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("base_model: x\n")
+    key = "inference_settings.entry_timeout"
+    assert (
+        load_settings(path, flags={key: Flag("--cache-ttl", "0100")}, environ={}).inference.entry_timeout
+        == 100
+    )
+    with pytest.raises(ConfigError, match="1:30"):
+        load_settings(path, flags={key: Flag("--cache-ttl", "1:30")}, environ={})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -97,6 +98,10 @@ def from_flags(flags: Mapping[str, Flag], findings: list[Finding]) -> Layer:
     return _with_error_rate(layer, findings)
 
 
+_YAML_SURPRISE: Final = re.compile(r"0\d+|\d+(:\d+)+")
+"""What YAML 1.1 reads as octal, or to the base of 60: nobody who types `--cache-ttl 1:30` means 90."""
+
+
 def _from_text(key: str, text: str) -> Any:
     """Return the value that `text` would be in the YAML; a text stays as it is, digits and all."""
     home = BLOCKS[HOME_OF[key]] if HOME_OF[key] else CacheBlocks
@@ -105,6 +110,8 @@ def _from_text(key: str, text: str) -> Any:
         return text
     if annotation is bool and text in ("0", "1"):  # as environment variables commonly say it
         return text == "1"
+    if _YAML_SURPRISE.fullmatch(text):
+        return text
     try:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError):
