@@ -102,7 +102,7 @@ def draw(comparison: Comparison, path: Path) -> None:
     sides = ["cache on", "cache off"]
     below.barh(sides, prefill[::-1], color="#2a6fdb", label="prompt tokens computed")
     below.barh(sides, decode[::-1], left=prefill[::-1], color="#c08a2b", label="answer tokens computed")
-    below.legend(fontsize="small", loc="center right")
+    below.legend(fontsize="small", loc="lower right")
     for spine in ("top", "right"):
         top.spines[spine].set_visible(False)
         below.spines[spine].set_visible(False)
