@@ -148,7 +148,7 @@ class Slot:
         self.capacity_tokens = capacity
 
 
-class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]
+class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no types
     """One layer of a slot, as transformers' attention wants to see it."""
 
     is_sliding = False  # the slot keeps every token; a sliding window is the attention mask's business
@@ -192,7 +192,7 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]
         """Do nothing: the engine begins the slot anew."""
 
 
-class SlotCache(Cache):  # type: ignore[misc]
+class SlotCache(Cache):  # type: ignore[misc]  # transformers has no types
     """A slot as a transformers cache. The slot's length moves when the engine says so, not per layer."""
 
     def __init__(self, slot: Slot) -> None:

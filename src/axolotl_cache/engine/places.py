@@ -36,7 +36,7 @@ class Recipe:
     @property
     def revision(self) -> str | None:
         """Branch, tag or commit on the hub, of the model and of what comes with it; adapters have none."""
-        return self.get("revision_of_model", "model_revision")  # type: ignore[no-any-return]
+        return self.get("revision_of_model", "model_revision")  # type: ignore[no-any-return]  # a YAML value
 
     def find_folder(self, name: str, key: str, **arguments: Any) -> Path:
         """Return the local folder or file of a name in the YAML."""

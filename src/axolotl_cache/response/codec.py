@@ -47,7 +47,7 @@ def encode(value: Any) -> tuple[str, bytes]:
         raise TypeError(
             f"can't be cached without loss: {error}. Values: str, bytes, JSON, numpy arrays, torch tensors."
         ) from None
-    raise AssertionError("unreachable: every JSON type was handled above")  # pragma: no cover
+    raise AssertionError("unreachable: every JSON type was handled above")  # pragma: no cover - for mypy
 
 
 def decode(record: Record) -> Any:
