@@ -60,6 +60,10 @@ def logits_and_kv(engine, tokens, blocks):
     return logits, [t[:, :, : len(tokens)].clone() for t in slot._tensors]
 
 
+def test_rounding_is_not_taken_for_an_attention_that_can_not_be_tiled(engine):
+    assert "tiled" not in engine.exactness.reason
+
+
 def test_bits_are_equal_at_every_reused_length(engine, text_tokens):
     tokens = prompt(text_tokens, random.Random(1), 1200, 45)
     miss_logits, miss_kv = logits_and_kv(engine, tokens, [])

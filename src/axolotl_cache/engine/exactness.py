@@ -29,7 +29,7 @@ from axolotl_cache.engine.kv import KVLayout, Slot
 from axolotl_cache.engine.plan import ALIGNED, GRID, Layout
 from axolotl_cache.paths import make_private
 
-_VERSION = 3
+_VERSION = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,9 @@ _CASES: Final = (
 )
 """Lengths of prompts, and how many tokens a hit finds there: 15 sizes of a call, at all kinds of places."""
 
-_ROUNDING: Final = 0.05
-"""Root mean square of the difference that rounding may make in logits, relative to their spread."""
+_ROUNDING: Final = {4: 1e-3, 2: 0.3}
+"""By bytes of a number: the difference that rounding may make in logits, relative to their spread (root mean
+square). Padding alone makes 2e-6 in float32, 0.1 in bfloat16 on 30 layers; a wrong mask makes about 1."""
 
 
 class Comparer:
@@ -162,7 +163,8 @@ def _tiles_change_results(forward: Forward, kv: KVLayout) -> bool:
     comparer = Comparer(forward, kv)
     own = comparer.compute(tokens, replace(ALIGNED, tiled=False)).float()
     tiled = comparer.compute(tokens, ALIGNED).float()
-    return not bool((own - tiled).square().mean().sqrt() <= _ROUNDING * own.std())
+    allowed = _ROUNDING.get(kv.dtype.itemsize, 1e-3)
+    return not bool((own - tiled).square().mean().sqrt() <= allowed * own.std())
 
 
 def _random_tokens(forward: Forward, count: int) -> list[int]:
