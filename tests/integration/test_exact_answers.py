@@ -110,8 +110,8 @@ def test_greedy_answers_are_equal_off_and_on(engine, text_tokens, prefix_length)
         assert on == off
 
 
-def test_greedy_answers_equal_transformers_own(engine, text_tokens):
-    """Not promised to the bit (see docs/design/exactness.md), and so far always seen."""
+def test_greedy_answers_equal_transformers_own_up_to_ties(engine, text_tokens):
+    """Not promised to the bit (see docs/design/exactness.md): where they part, the two tokens' logits tie."""
     model = engine._forward.model
     for seed in range(3):
         tokens = prompt(text_tokens, random.Random(seed), 300 + 211 * seed, 17)
@@ -119,7 +119,15 @@ def test_greedy_answers_equal_transformers_own(engine, text_tokens):
         theirs = model.generate(
             ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False, pad_token_id=2
         )[0, len(tokens) :].tolist()
-        assert run(engine, tokens)[0] == [t for t in theirs if t != 2]
+        ours = [*run(engine, tokens)[0], 2]
+        same = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), None)
+        if same is not None:
+            ids = torch.tensor([tokens + ours[:same]])
+            with torch.inference_mode():
+                logits = model(ids, attention_mask=torch.ones_like(ids)).logits[0, -1].float()
+            gap = (logits.max() - logits[[ours[same], theirs[same]]].min()).item()
+            # float32 has no business to part at all; bfloat16's logits are some 2 ** -3 apart.
+            assert gap <= 1e-3 if model.dtype == torch.float32 else gap <= 0.5
 
 
 @pytest.mark.slow
