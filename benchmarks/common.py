@@ -11,7 +11,9 @@ import platform
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,22 @@ def banking77() -> list[str]:
         raise SystemExit(0)
     with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
         return [row["text"].strip() for row in csv.DictReader(file)]
+
+
+def arrivals(count: int) -> list[float] | None:
+    """Return when the first `count` requests of Azure's conversation trace arrived, in seconds, ascending.
+
+    Returns:
+        None where the trace is missing: `azure2023_conv.csv.gz`, which is AzureLLMInferenceTrace_conv.csv of
+        https://github.com/Azure/AzurePublicDataset, gzipped (CC BY 4.0; Patel et al. 2024).
+    """
+    path = TRACES / "azure2023_conv.csv.gz"
+    if not path.exists():
+        return None
+    with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
+        rows = islice(csv.DictReader(file), count)
+        # Seven digits behind the point are one more than datetime knows.
+        return [datetime.fromisoformat(row["TIMESTAMP"][:26]).timestamp() for row in rows]
 
 
 def machine() -> dict[str, Any]:
@@ -125,21 +143,28 @@ def load(dtype: str) -> Any:
     return load_model(axolotl, config_path=REPOSITORY / "benchmarks", report=say)
 
 
-def build(loaded: Any, *, max_cache_bytes: int, response: Any = None) -> Any:
-    """Return a pipeline over the loaded model."""
+def make_engine(loaded: Any, *, max_cache_bytes: int, ignore_end: bool = False) -> Any:
+    """Return an engine over the loaded model; with `ignore_end`, answers are as long as they may be."""
     from axolotl_cache.engine.engine import Engine
-    from axolotl_cache.engine.prompt import PromptRenderer
     from axolotl_cache.paths import cache_home
-    from axolotl_cache.pipeline import Pipeline
 
     engine = Engine(
         loaded.model,
         device=loaded.device,
         context_length_tokens=loaded.context_length_tokens,
-        end_tokens=loaded.end_tokens,
+        end_tokens=frozenset() if ignore_end else loaded.end_tokens,
         max_cache_bytes=max_cache_bytes,
         memo=cache_home() / "exactness",
     )
     say(f"exactness: {engine.exactness}")
+    return engine
+
+
+def build(loaded: Any, *, max_cache_bytes: int, response: Any = None) -> Any:
+    """Return a pipeline over the loaded model."""
+    from axolotl_cache.engine.prompt import PromptRenderer
+    from axolotl_cache.pipeline import Pipeline
+
+    engine = make_engine(loaded, max_cache_bytes=max_cache_bytes)
     renderer = PromptRenderer(loaded.tokenizer, loaded.chat_template)
     return Pipeline(engine, renderer, loaded.namespace, response)

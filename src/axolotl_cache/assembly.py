@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from axolotl_cache.config import Settings, format_size
+from axolotl_cache.engine.adapters import Adapters
 from axolotl_cache.engine.engine import Engine
 from axolotl_cache.engine.loader import LoadedModel, hide_progress, load_model
-from axolotl_cache.engine.memory import total_memory_bytes
+from axolotl_cache.engine.lower import LowerTier, open_lower_store
+from axolotl_cache.engine.memory import PressureGovernor, available_memory_bytes, total_memory_bytes
+from axolotl_cache.engine.pool import KVLayout
 from axolotl_cache.engine.prompt import PromptRenderer
 from axolotl_cache.paths import cache_home
 from axolotl_cache.pipeline import Pipeline
@@ -45,6 +50,7 @@ def open_pipeline(
     *,
     response: SmartInferenceCache | None,
     use_prefix_cache: bool,
+    adapters: Mapping[str, Path] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Pipeline:
     """Return a pipeline over a loaded model, its system prompts pinned.
@@ -55,14 +61,20 @@ def open_pipeline(
         report: gets one line for each thing worth knowing.
         response: the response cache, as from `open_response_cache`; None leaves it out.
         use_prefix_cache: False computes every prompt in full.
+        adapters: folders of adapters beside the YAML's own, by the name that requests ask for them.
         progress: called with (system prompts computed, in all).
     """
-    share = int(total_memory_bytes(loaded.device) * settings.max_memory_usage)
+    total = total_memory_bytes(loaded.device)
+    share = int(total * settings.max_memory_usage)
     if use_prefix_cache and share < settings.model.max_cache_size:
         report(
             f"max_memory_usage {settings.max_memory_usage:g} of this device is {format_size(share)}: that "
             f"bounds the KV held, and not max_cache_size ({format_size(settings.model.max_cache_size)})"
         )
+    named = Adapters(loaded.model, loaded.namespace, report=report) if adapters else None
+    for name, folder in (adapters or {}).items():
+        if named is not None:
+            named.load(name, folder)
     engine = Engine(
         loaded.model,
         device=loaded.device,
@@ -70,11 +82,22 @@ def open_pipeline(
         end_tokens=loaded.end_tokens,
         max_cache_bytes=min(settings.model.max_cache_size, share) if use_prefix_cache else 0,
         ttl_seconds=settings.inference.entry_timeout,
+        max_running_bytes=share,
+        strict=settings.inference.strict,
+        adapters=named,
+        lower=partial(_open_lower, settings, report),
+        governor=PressureGovernor(
+            total, available=partial(available_memory_bytes, loaded.device), clock=time.monotonic
+        ),
         memo=cache_home() / "exactness",
         report=report,
     )
     pipeline = Pipeline(
-        engine, PromptRenderer(loaded.tokenizer, loaded.chat_template), loaded.namespace, response
+        engine,
+        PromptRenderer(loaded.tokenizer, loaded.chat_template),
+        loaded.namespace,
+        response,
+        adapters=named,
     )
     pipeline.prefix_enabled = use_prefix_cache and engine.can_reuse
     if use_prefix_cache and not engine.can_reuse:
@@ -93,6 +116,16 @@ def open_pipeline(
                 f"shorter than a block of {engine.block_size} tokens"
             )
     return pipeline
+
+
+def _open_lower(settings: Settings, report: Report, layout: KVLayout, block_size: int) -> Sequence[LowerTier]:
+    if settings.model.cache_backend != "disk":
+        return ()
+    store = open_lower_store(
+        cache_home() / "kv", layout=layout, block_size=block_size, max_bytes=settings.model.max_cache_size
+    )
+    ttl = settings.inference.entry_timeout
+    return (LowerTier(store, layout=layout, block_size=block_size, ttl_seconds=ttl, report=report),)
 
 
 def open_response_cache(

@@ -3,6 +3,7 @@
     AxolotlCacheError
      +-- ConfigError          the YAML, a flag or an environment variable is wrong (all mistakes at once)
      +-- RequestError         this one request can't be served as asked; others are not touched
+     |    +-- RequestCancelled    it was cancelled before its end, by another than its reader
      +-- ModelLoadError       the model that the YAML names can't be loaded here
      +-- NamespaceMismatch    cached state belongs to another model, template, tenant or version
      +-- CapacityError        what must be held does not fit in the bound that was set
@@ -47,6 +48,10 @@ class ConfigError(AxolotlCacheError):
 
 class RequestError(AxolotlCacheError):
     """This request can't be served as asked."""
+
+
+class RequestCancelled(RequestError):
+    """This request was cancelled, by the engine's closing for one. Send it again."""
 
 
 class ModelLoadError(AxolotlCacheError):

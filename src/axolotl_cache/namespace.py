@@ -10,7 +10,7 @@ from functools import cached_property
 BLOCK_SIZE_TOKENS = 32
 """Keys and values are kept and reused in whole blocks of this many tokens (more in grid mode)."""
 
-BLOCK_LAYOUT_VERSION = 2
+BLOCK_LAYOUT_VERSION = 3
 """Raised when prompts are computed another way, so that nothing of before is taken for the same bits."""
 
 

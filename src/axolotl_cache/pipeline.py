@@ -7,6 +7,7 @@ Every answer says which tier served it, what was reused, and why the others coul
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
@@ -14,13 +15,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from axolotl_cache.clock import Clock, wall_clock
-from axolotl_cache.engine.engine import Engine, Generation
+from axolotl_cache.engine.adapters import Adapter, Adapters
+from axolotl_cache.engine.engine import Engine
+from axolotl_cache.engine.generation import Generation
 from axolotl_cache.engine.prompt import PromptRenderer
-from axolotl_cache.engine.sampling import check_sampling
+from axolotl_cache.engine.sampling import Choice, check_sampling
 from axolotl_cache.engine.text import TextStream
-from axolotl_cache.errors import CapacityError
+from axolotl_cache.errors import CapacityError, RequestError
 from axolotl_cache.namespace import Namespace
-from axolotl_cache.request import Answer, Delta, Miss, Request, Served, Usage
+from axolotl_cache.request import Answer, Delta, Miss, Request, Served, TokenLogprob, Usage
 from axolotl_cache.response import Entry, SmartInferenceCache
 
 
@@ -59,13 +62,14 @@ class Totals:
 
 
 class Pipeline:
-    """Answers requests through the response cache and the engine's prefix cache.
+    """Answers requests through the response cache and the engine's prefix cache, from any thread.
 
     Args:
         engine: computes what no cache knows.
         renderer: the model's template and tokenizer.
         namespace: of the model as it is loaded.
         response: the response cache; None leaves it out.
+        adapters: what requests may name as their adapter; None knows no other than the model's own.
         clock: wall clock, for the age of stored answers.
 
     Attributes:
@@ -80,15 +84,18 @@ class Pipeline:
         namespace: Namespace,
         response: SmartInferenceCache | None = None,
         *,
+        adapters: Adapters | None = None,
         clock: Clock = wall_clock,
     ) -> None:
         self.engine = engine
         self.renderer = renderer
+        self.adapters = adapters
         self.namespace = namespace.for_layout(engine.exactness.mode)
         self.response = response
         self.response_enabled = response is not None
         self.prefix_enabled = True
         self.totals = Totals()
+        self._counting = threading.Lock()
         self._clock = clock
 
     def answer(self, request: Request) -> Answer:
@@ -106,7 +113,9 @@ class Pipeline:
         """
         started = time.perf_counter()
         text = self.renderer.text(request)
-        namespace = self.namespace.for_tenant(request.tenant)
+        # Held to the end: a reload in the midst of an answer changes neither its weights nor its namespace.
+        adapter = self._adapter(request)
+        namespace = self._namespace(adapter).for_tenant(request.tenant)
         response = self.response if self.response_enabled else None
         response_miss: Miss | None = None
         key = ""
@@ -114,8 +123,9 @@ class Pipeline:
             key = _key(response, request, text, namespace)
             entry, response_miss = self._look_up(response, key, request)
             if entry:
-                yield Delta(entry.value["text"])
-                yield self._counted(_from_entry(entry, started, self._clock()))
+                stored = _from_entry(entry, started, self._clock())
+                yield Delta(stored.text, stored.logprobs)
+                yield self._counted(stored)
                 return
         special = [self.renderer.special_token(stop) for stop in request.sampling.stop]
         generation = self.engine.generate(
@@ -125,7 +135,9 @@ class Pipeline:
             reuse=self.prefix_enabled,
             # Special tokens are not part of the text, where a stop string would be looked for.
             end_tokens=frozenset(token for token in special if token is not None),
+            **({} if adapter is None else {"adapter": adapter}),
         )
+        logprobs = _Logprobs(self.renderer, generation, request.sampling.logprobs is not None)
         pieces: list[str] = []
         out = TextStream(self.renderer.decode, request.sampling.stop)
         first_at = 0.0
@@ -133,17 +145,18 @@ class Pipeline:
             for token in generation:
                 piece = out.push(token)
                 first_at = first_at or time.perf_counter()
+                logprobs.push()
                 if piece:
                     pieces.append(piece)
-                    yield Delta(piece)
+                    yield Delta(piece, logprobs.take())
                 if out.stopped:
                     break
         finally:
             generation.close()
-        rest = out.finish()
-        if rest:
+        rest, last = out.finish(), logprobs.take()
+        if rest or last:
             pieces.append(rest)
-            yield Delta(rest)
+            yield Delta(rest, last)
         now = time.perf_counter()
         answer = Answer(
             text="".join(pieces),
@@ -155,6 +168,7 @@ class Pipeline:
             response_miss=response_miss,
             prefix_miss=self._prefix_miss(generation),
             not_stored=_why_not_stored(request) if response is not None else "the response cache is off",
+            logprobs=tuple(logprobs.all),
         )
         if response is not None and answer.not_stored is None:
             response.set(key, _to_value(answer), ttl=request.cache_control.ttl_seconds, tags=request.tags)
@@ -165,6 +179,7 @@ class Pipeline:
         tokens = self.renderer.tokens(self.renderer.text(request), is_plain=request.prompt is not None)
         self.engine.check_length(len(tokens), request.sampling.max_new_tokens)
         check_sampling(request.sampling)
+        self._adapter(request)
 
     def precompute(
         self,
@@ -197,8 +212,22 @@ class Pipeline:
 
     def close(self) -> None:
         """Write out what is pending and let go of files."""
+        self.engine.close()
         if self.response is not None:
             self.response.close()
+
+    def _adapter(self, request: Request) -> Adapter | None:
+        """Return the adapter that a request names; None for the model as it was loaded."""
+        if not request.adapter:
+            return None
+        if self.adapters is None:
+            raise RequestError(f"there is no adapter {request.adapter!r}: this model is served without any")
+        return self.adapters.get(request.adapter)
+
+    def _namespace(self, adapter: Adapter | None) -> Namespace:
+        if adapter is None or self.adapters is None:
+            return self.namespace
+        return self.adapters.namespace_for(adapter, self.namespace)
 
     def _look_up(
         self, response: SmartInferenceCache, key: str, request: Request
@@ -234,8 +263,46 @@ class Pipeline:
 
     def _counted(self, answer: Answer) -> Answer:
         stats = self.engine.stats
-        self.totals.count(answer, stats.prefill_seconds / max(stats.prefill_tokens, 1))
+        with self._counting:
+            self.totals.count(answer, stats.prefill_seconds / max(stats.prefill_tokens, 1))
         return answer
+
+
+class _Logprobs:
+    """The log probabilities of an answer's tokens, as they come.
+
+    Args:
+        renderer: writes tokens out.
+        generation: has a choice for every token.
+        wanted: False gives none, at no cost.
+    """
+
+    def __init__(self, renderer: PromptRenderer, generation: Generation, wanted: bool) -> None:
+        self.all: list[TokenLogprob] = []
+        self._renderer = renderer
+        self._generation = generation
+        self._wanted = wanted
+        self._taken = 0
+
+    def push(self) -> None:
+        """Take the next token's."""
+        if not self._wanted:
+            return
+        choice: Choice = self._generation.choices[len(self.all)]
+        top = tuple(TokenLogprob(token, self._text(token), logprob) for token, logprob in choice.top)
+        if choice.logprob is None:
+            raise RuntimeError("the engine chose a token without the log probabilities that were asked for")
+        self.all.append(TokenLogprob(choice.token, self._text(choice.token), choice.logprob, top))
+
+    def take(self) -> tuple[TokenLogprob, ...]:
+        """Return those that came since the last time."""
+        new = tuple(self.all[self._taken :])
+        self._taken = len(self.all)
+        return new
+
+    def _text(self, token: int) -> str:
+        # Behind itself: some tokenizers drop a space at the beginning of a text.
+        return self._renderer.show([token, token])[len(self._renderer.show([token])) :]
 
 
 def _key(response: SmartInferenceCache, request: Request, text: str, namespace: Namespace) -> str:
@@ -268,13 +335,23 @@ def _why_not_stored(request: Request) -> str | None:
 
 
 def _to_value(answer: Answer) -> dict[str, Any]:
-    return {
+    logprobs = {"logprobs": [_to_json(entry) for entry in answer.logprobs]} if answer.logprobs else {}
+    return logprobs | {
         "text": answer.text,
         "finish_reason": answer.finish_reason,
         "prompt_tokens": answer.usage.prompt_tokens,
         "completion_tokens": answer.usage.completion_tokens,
         "seconds": answer.total_seconds,
     }
+
+
+def _to_json(entry: TokenLogprob) -> list[Any]:
+    return [entry.token, entry.text, entry.logprob, [_to_json(other) for other in entry.top]]
+
+
+def _from_json(value: list[Any]) -> TokenLogprob:
+    token, text, logprob, top = value
+    return TokenLogprob(token, text, logprob, tuple(_from_json(other) for other in top))
 
 
 def _from_entry(entry: Entry, started: float, now_seconds: float) -> Answer:
@@ -289,4 +366,5 @@ def _from_entry(entry: Entry, started: float, now_seconds: float) -> Answer:
         total_seconds=took,
         age_seconds=max(now_seconds - entry.created_at, 0.0),
         saved_seconds=max(value["seconds"] - took, 0.0),
+        logprobs=tuple(_from_json(item) for item in value.get("logprobs", ())),
     )

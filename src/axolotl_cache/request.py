@@ -15,6 +15,10 @@ class Message:
     content: str
 
 
+MAX_LOGPROBS = 20
+"""The most alternatives that may be asked for at each token, as in OpenAI's interface."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How the next token is chosen; names and meaning as in transformers' GenerationConfig."""
@@ -30,6 +34,11 @@ class Sampling:
     repetition_penalty: float = 1.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    logprobs: int | None = None
+    """None is off. Else the log probability of every chosen token, and those of this many of the most
+    likely ones at its place, from 0 to `MAX_LOGPROBS`. They are the log-softmax of the model's own logits,
+    before repetition penalty, temperature and filters, as in vLLM (its `logprobs_mode` of `raw_logprobs`,
+    the default); the shape and the limit are those of OpenAI's `top_logprobs`."""
 
     @property
     def is_greedy(self) -> bool:
@@ -42,7 +51,7 @@ class Sampling:
         return self.is_greedy or self.seed is not None
 
     def canonical(self) -> dict[str, Any]:
-        """Return what of these settings can change the answer, as JSON types.
+        """Return what of these settings can change the answer or what comes with it, as JSON types.
 
         Greedy answers do not depend on the seed or on the filters of the distribution, so that two
         greedy requests that differ only there share one entry.
@@ -53,6 +62,8 @@ class Sampling:
             "stop": list(self.stop),
             "temperature": self.temperature,
         }
+        if self.logprobs is not None:
+            settings["logprobs"] = self.logprobs  # no part of the text, but of what is stored with it
         if not self.is_greedy:
             settings |= {"top_p": self.top_p, "top_k": self.top_k, "min_p": self.min_p, "seed": self.seed}
         return settings
@@ -85,6 +96,8 @@ class Request:
     cache_control: CacheControl = CacheControl()
     tenant: str = ""
     tags: tuple[str, ...] = ()
+    adapter: str = ""
+    """Name of a loaded adapter; empty for the model as it was loaded, its own adapter included."""
 
 
 class Served(StrEnum):
@@ -127,6 +140,20 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """How likely a token was at its place."""
+
+    token: int
+    text: str
+    """The token by itself; special ones written out, and part of a character as the sign U+FFFD."""
+    logprob: float
+    """Natural logarithm of the probability; -9999 stands for anything below."""
+    top: tuple[TokenLogprob, ...] = ()
+    """The most likely tokens there, the likeliest first, as many as were asked for; without a `top` of
+    their own. The chosen token is among them only if it is one of them."""
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What came back, and where it came from."""
 
@@ -147,6 +174,9 @@ class Answer:
     """Where the prefix cache stopped agreeing; None on a response hit, which looks nothing up there."""
     not_stored: str | None = None
     """Why this answer was not kept for the next who asks; None if it was."""
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """One for each token of the answer, if `Sampling.logprobs` asked for them; the end token has none.
+    A token whose text a stop string cut off is among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,3 +184,5 @@ class Delta:
     """A piece of an answer's text, as it comes."""
 
     text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """Of the tokens that came since the piece before; all pieces together have those of the answer."""

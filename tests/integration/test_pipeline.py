@@ -10,6 +10,7 @@ from axolotl_cache.clock import ManualClock, wall_clock
 from axolotl_cache.engine.engine import Engine
 from axolotl_cache.engine.loader import load_model
 from axolotl_cache.engine.prompt import PromptRenderer
+from axolotl_cache.engine.sampling import Choice
 from axolotl_cache.errors import RequestError
 from axolotl_cache.pipeline import Pipeline
 from axolotl_cache.request import Answer, CacheControl, Delta, Message, Request, Sampling, Served
@@ -135,8 +136,8 @@ def test_a_stop_text_that_is_a_special_token_ends_the_answer(pipeline):
     forced = iter([first[0], token, first[1]])
 
     class Forced:
-        def next_token(self, logits):
-            return next(forced)
+        def choose(self, logits):
+            return Choice(next(forced))
 
     import axolotl_cache.engine.engine as module
 
@@ -226,12 +227,12 @@ def test_an_error_while_computing_is_not_stored(pipeline, monkeypatch):
         raise RuntimeError("out of luck")
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline.engine._forward, "decode", breaks)
+        patch.setattr(pipeline.engine._forward, "run", breaks)
         with pytest.raises(RuntimeError, match="out of luck"):
             pipeline.answer(ask("Hello?"))
     assert len(pipeline.response) == 0
     assert pipeline.answer(ask("Hello?")).text
-    pipeline.engine._tree.check_invariants()
+    pipeline.engine._cache.tree.check_invariants()
 
 
 def test_stop_strings_end_the_answer(pipeline):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import wraps
@@ -88,6 +89,20 @@ def _command(name: str, *, caches_by_default: bool) -> click.Command:
         help="Answer each line: a JSON string, or an object with user, messages or prompt. Implies --json.",
     )
     @click.option(
+        "--concurrency",
+        type=click.IntRange(min=1),
+        default=8,
+        show_default=True,
+        help="With --prompts-file: answer so many at once. Answers come out in the file's order.",
+    )
+    @click.option(
+        "--adapter",
+        "adapters",
+        multiple=True,
+        metavar="NAME=FOLDER",
+        help="Load another LoRA adapter, for lines of the prompts file with `adapter`; may be repeated.",
+    )
+    @click.option(
         "--chat", is_flag=True, help="A conversation: a line is a turn, and what was said is known."
     )
     @click.option(
@@ -135,6 +150,8 @@ def answer_prompts(
     as_json: bool,
     cache_sampled: bool,
     quiet: bool,
+    concurrency: int = 1,
+    adapters: Sequence[str] = (),
     caching: bool = True,
 ) -> None:
     """Run the command on settings that are in force.
@@ -149,6 +166,8 @@ def answer_prompts(
         as_json: print objects.
         cache_sampled: store and serve answers that were sampled without a seed.
         quiet: say nothing on standard error but warnings.
+        concurrency: requests of a file that are computed at once.
+        adapters: further adapters, each as NAME=FOLDER.
         caching: False answers as if this library were not there.
     """
     if sum([bool(prompts), prompts_file is not None, chat]) > 1:
@@ -156,7 +175,8 @@ def answer_prompts(
     chosen_system = next(iter(settings.model.system_prompts), None) if system is None else system or None
     # What can be wrong in a file is said before the model is loaded.
     named = from_file(prompts_file, Request(), chosen_system) if prompts_file else None
-    pipeline, loaded = _open(settings, quiet=quiet, caching=caching)
+    folders = _adapter_folders(adapters)
+    pipeline, loaded = _open(settings, quiet=quiet, caching=caching, adapters=folders)
     template = Request(
         sampling=choose_sampling(loaded.default_sampling, sampling),
         cache_control=CacheControl(sampled=cache_sampled),
@@ -165,7 +185,7 @@ def answer_prompts(
     with closing(pipeline):
         try:
             if named is not None:
-                session.answer_all(session.with_options(n) for n in named)
+                session.answer_many([session.with_options(n) for n in named], concurrency)
             elif prompts:
                 session.answer_all(session.named(i, text) for i, text in enumerate(prompts, 1))
             elif chat:
@@ -187,7 +207,19 @@ def answer_prompts(
         sys.exit(_REFUSED)
 
 
-def _open(settings: Settings, *, quiet: bool, caching: bool) -> tuple[Pipeline, LoadedModel]:
+def _adapter_folders(given: Sequence[str]) -> dict[str, Path]:
+    folders: dict[str, Path] = {}
+    for text in given:
+        name, equals, folder = text.partition("=")
+        if not (name and equals and folder):
+            raise ConfigError([Problem("command line", "--adapter", f"{text!r} is not NAME=FOLDER")])
+        folders[name] = Path(folder)
+    return folders
+
+
+def _open(
+    settings: Settings, *, quiet: bool, caching: bool, adapters: dict[str, Path]
+) -> tuple[Pipeline, LoadedModel]:
     from axolotl_cache.assembly import hide_progress, load, open_pipeline, open_response_cache
 
     def report(line: str) -> None:
@@ -206,6 +238,7 @@ def _open(settings: Settings, *, quiet: bool, caching: bool) -> tuple[Pipeline, 
             report,
             response=response,
             use_prefix_cache=caching and settings.model.enable_prefix_cache,
+            adapters=adapters,
             progress=progress,
         )
         undo.pop_all()
@@ -241,9 +274,36 @@ class _Session:
         request = replace(named.request, sampling=own.sampling, cache_control=own.cache_control)
         return Named(named.name, request)
 
-    def answer_all(self, requests: Iterator[Named] | list[Named]) -> None:
+    def answer_all(self, requests: Iterable[Named]) -> None:
         for named in requests:
             self._answer(named)
+
+    def answer_many(self, requests: list[Named], concurrency: int) -> None:
+        """Answer many at once, as objects, in their order."""
+        engine = self._pipeline.engine
+        with engine.in_background(), ThreadPoolExecutor(concurrency) as threads:
+            try:
+                for named, outcome in zip(requests, threads.map(self._outcome, requests), strict=True):
+                    self._tell_of_changed_files()
+                    self._tell(named, outcome)
+            except BaseException:
+                threads.shutdown(wait=False, cancel_futures=True)
+                engine.cancel_all()
+                raise
+
+    def _outcome(self, named: Named) -> Answer | RequestError:
+        try:
+            return self._pipeline.answer(
+                fit(named.request, takes_messages=self._pipeline.renderer.takes_messages)
+            )
+        except RequestError as error:
+            return error
+
+    def _tell(self, named: Named, outcome: Answer | RequestError) -> None:
+        if isinstance(outcome, RequestError):
+            self._refuse(named, outcome)
+        else:
+            click.echo(json.dumps(_as_json(named.name, outcome), ensure_ascii=False))
 
     def terminal(self) -> None:
         """Ask for instructions until an empty one, as Axolotl does."""
@@ -291,11 +351,14 @@ class _Session:
         try:
             return self._write(named)
         except RequestError as error:
-            self.refused += 1
-            say(f"request {named.name}: {error}" if named.name else str(error))
-            if self._as_json:
-                click.echo(json.dumps({"id": named.name, "error": str(error)}, ensure_ascii=False))
+            self._refuse(named, error)
             return None
+
+    def _refuse(self, named: Named, error: RequestError) -> None:
+        self.refused += 1
+        say(f"request {named.name}: {error}" if named.name else str(error))
+        if self._as_json:
+            click.echo(json.dumps({"id": named.name, "error": str(error)}, ensure_ascii=False))
 
     def _write(self, named: Named) -> Answer:
         done: Answer | None = None

@@ -20,6 +20,10 @@ COMMANDS: Final = {
         "axolotl_cache.cli.bench:bench",
         "Measure your model and your requests with the cache off and on.",
     ),
+    "mask": (
+        "axolotl_cache.cli.mask:mask",
+        "Draw the attention mask of prompts, before and after, with the reused blocks in red.",
+    ),
     "config": ("axolotl_cache.cli.config:config", "Show what is in force, and where each value came from."),
 }
 

@@ -45,7 +45,7 @@ def from_file(path: Path, template: Request, system: str | None) -> list[Named]:
 
     A line is a JSON string, or an object with `user` (a user's text, behind the system message), `messages`
     (a whole conversation as in OpenAI's API) or `prompt` (a rendered prompt; no template is applied); `id`
-    names it and `system` replaces the system message.
+    names it, `system` replaces the system message and `adapter` names an adapter.
 
     Raises:
         ConfigError: naming every line that can't be read; nothing is answered then.
@@ -79,6 +79,7 @@ def _from_line(line: str, number: str, template: Request, system: str | None) ->
         raise RequestError("wants a JSON string, or an object with one of `user`, `messages`, `prompt`")
     name = str(value.get("id", number))
     own_system = value.get("system", system)
+    template = replace(template, adapter=str(value.get("adapter", "")))
     if "messages" in value:
         return Named(name, replace(template, messages=tuple(_messages(value["messages"]))))
     text = value["user"] if "user" in value else value["prompt"]

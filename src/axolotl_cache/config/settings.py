@@ -191,6 +191,8 @@ class InferenceSettings(Block):
     enable_persistence: Switch = True
     persistence_path: Text = ""
     """Empty: the user's cache folder."""
+    strict: Switch = False
+    """Compute answers as if alone, where a token's company could change its bits."""
     semantic_matching: Switch = False
     max_error_rate: Annotated[
         float, Field(gt=0, lt=1), _accepts("a number above 0 and below 1 (0.01 is one wrong hit in 100)")
@@ -254,7 +256,7 @@ HOME_OF: Final[Mapping[str, str]] = {
 
 NOT_YET: Final[Mapping[tuple[str, ...], tuple[Any, ...]]] = {
     # What is validated but not built yet, with the values that do work. A line goes when its feature comes.
-    ("model_config", "cache_backend"): ("memory",),
+    ("model_config", "cache_backend"): ("memory", "disk"),
     ("inference_settings", "cache_policy"): ("lru",),
     ("inference_settings", "semantic_matching"): (False,),
     ("inference_settings", "ttl_rules"): ({},),

@@ -1,11 +1,11 @@
-"""The exactness probe: may a prefix be reused at any block boundary without changing a bit?
+"""The exactness probe: does a token's result depend on what else is computed with it?
 
-It may when a token's keys, values and logits do not depend on how many other tokens are computed in the
-same call. That is a property of the machine's matrix kernels, of the model's shape, of the dtype and of the
-number of threads, so it is measured, at start, on the model itself, and the result remembered for this
-very combination. Where it does not hold, or can't hold (experts and 8-bit outliers make the shape of a
-matrix product depend on the data), the engine computes on a fixed grid instead, where hit and miss make
-the very same calls.
+Where it does not ("invariant"), every token's keys, values and logits are one function of the tokens before
+it: computed in a long call or a short one, behind a cached prefix, alone while decoding, or beside other
+requests, the bits are the same. That is a property of the machine's kernels, of the model's shape, of the
+dtype and of the number of threads, so it is measured, at start, on the model itself, and the result
+remembered for this very combination. Where it does not hold, or can't hold (experts, 8-bit outliers), the
+engine computes prompts on a fixed grid instead, where hit and miss make the very same calls.
 """
 
 from __future__ import annotations
@@ -16,20 +16,34 @@ import os
 import platform
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 
-from axolotl_cache.engine.attention import supports_tiles
-from axolotl_cache.engine.forward import Forward
-from axolotl_cache.engine.kv import KVLayout, Slot
-from axolotl_cache.engine.plan import ALIGNED, GRID, Layout
+from axolotl_cache.engine.attention import supports_pages
+from axolotl_cache.engine.forward import Chunk, Forward
+from axolotl_cache.engine.plan import ALONE, GRID, KEY_TILE_TOKENS, Layout, invariant
+from axolotl_cache.engine.pool import Page
 from axolotl_cache.paths import make_private
 
-_VERSION = 4
+_VERSION = 5
+
+_ROW_MULTIPLES: Final = (1, 2, 4, 8, 16)
+"""Candidates, cheapest first. Found so far: 2 in bfloat16 and 4 in float32 with AVX-512."""
+
+_PROMPT_TOKENS: Final = 1245
+_CUTS: Final = ((100, 13, 300, 32, 700, 100), (1180, *[1] * 12, *[3] * 7, *[2] * 16))
+"""Ways to cut the prompt into calls; what one asks for behind the prompt's end is left out."""
+_COMPANY: Final = (40, 300, 77)
+"""Lengths of the prompts that are computed in the same calls."""
+_CALL_TOKENS: Final = 512
+
+_ROUNDING: Final = {4: 1e-3, 2: 0.3}
+"""By bytes of a number: the difference that rounding may make in logits, relative to their spread (root mean
+square). Padding alone makes 2e-6 in float32, 0.1 in bfloat16 on 30 layers; a wrong mask makes about 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,164 +51,239 @@ class Exactness:
     """How this model must be computed here, so that a hit equals a miss bit for bit."""
 
     mode: str
-    """`aligned` or `grid`."""
+    """`invariant`: equal whatever else is computed; `grid`: prompts alone on a grid, in our attention;
+    `alone`: all alone, in the model's own attention; `none`: nothing can be reused."""
     reason: str
     comparisons: int = 0
     differences: int = 0
+    row_multiple: int = 1
+    numerics: str = ""
+    """Digest of everything that decides about the bits: model, dtype, machine, threads, versions."""
 
     @property
     def layout(self) -> Layout:
         """How to cut prompts in this mode."""
-        return ALIGNED if self.mode == "aligned" else GRID
+        if self.mode == "invariant":
+            return invariant(self.row_multiple)
+        return GRID if self.mode == "grid" else ALONE
 
 
-_CASES: Final = (
-    (1245, (1184, 224)),
-    (544, (512, 480, 448, 416, 352, 288, 224, 160, 96, 32)),
-    (528, (512, 480, 448, 384, 256)),
-    (45, (32,)),
-)
-"""Lengths of prompts, and how many tokens a hit finds there: 15 sizes of a call, at all kinds of places."""
-
-_ROUNDING: Final = {4: 1e-3, 2: 0.3}
-"""By bytes of a number: the difference that rounding may make in logits, relative to their spread (root mean
-square). Padding alone makes 2e-6 in float32, 0.1 in bfloat16 on 30 layers; a wrong mask makes about 1."""
+_Computed = tuple[list[Page], torch.Tensor]
 
 
 class Comparer:
-    """Computes prompts in full and behind a prefix that is in place, and compares every bit.
+    """Computes the same prompt in different ways, and compares every bit.
 
     Args:
         forward: the model.
-        kv: the shape of its keys and values.
+        layout: how calls are padded.
     """
 
-    def __init__(self, forward: Forward, kv: KVLayout) -> None:
+    def __init__(self, forward: Forward, layout: Layout) -> None:
         self._forward = forward
-        self.full, self._behind = Slot(kv), Slot(kv)
+        self._layout = layout
+        self._pool = forward.pool
 
-    def compute(self, tokens: Sequence[int], layout: Layout) -> torch.Tensor:
-        """Compute a whole prompt into `full`; return the last token's logits."""
-        self.full.begin((), layout.block_size, len(tokens) + layout.block_size)
-        return self._forward.prefill(self.full, tokens, layout).clone()
+    @contextmanager
+    def computed(self, tokens: Sequence[int], cuts: Sequence[int]) -> Iterator[_Computed]:
+        """Compute a prompt in calls of these many tokens; give its pages, for a while, and its logits."""
+        pages = self._pages(len(tokens))
+        try:
+            yield pages, self._compute(pages, 0, tokens, cuts)
+        finally:
+            self._pool.release(pages)
 
-    def differs(self, tokens: Sequence[int], logits: torch.Tensor, reused: int, layout: Layout) -> bool:
-        """Return whether a hit on the first `reused` tokens of what `full` holds gives any other bit.
+    @contextmanager
+    def behind(
+        self, tokens: Sequence[int], known: Sequence[Page], reused: int, cuts: Sequence[int] = ()
+    ) -> Iterator[_Computed]:
+        """Do the same behind the first `reused` tokens of `known`, whole blocks."""
+        pages = self._pages(len(tokens))
+        try:
+            for index in range(reused // self._layout.block_size):
+                self._pool.fill(pages[index], self._pool.read(known[index]))
+            yield pages, self._compute(pages, reused, tokens, cuts)
+        finally:
+            self._pool.release(pages)
 
-        Args:
-            tokens: the prompt that `full` holds.
-            logits: of its last token.
-            reused: tokens that the hit finds there; whole blocks.
-            layout: how to cut prompts.
+    def in_company(
+        self, tokens: Sequence[int], others: Sequence[Sequence[int]], decoded: int
+    ) -> Iterator[bool]:
+        """Compute prompts together in one call and decode `decoded` tokens of each together.
+
+        Yields:
+            For each prompt, whether all bits are those of the prompt alone.
         """
-        self._behind.begin((), layout.block_size, len(tokens) + layout.block_size)
-        for (keys, values), (our_keys, our_values) in self._layers():
-            our_keys[:, :reused] = keys[:, :reused]
-            our_values[:, :reused] = values[:, :reused]
-        self._behind.length_tokens = reused
-        again = self._forward.prefill(self._behind, tokens, layout)
-        return not (_same_bits(logits, again) and self._same_kv(len(tokens)))
+        prompts = [tokens, *others]
+        sets = [self._pages(len(p)) for p in prompts]
+        try:
+            starts = [0] * len(prompts)
+            logits: list[torch.Tensor | None] = []
+            for step in range(decoded + 1):
+                stops = [len(p) - decoded + step for p in prompts]
+                chunks = [
+                    Chunk(pages, start, p[start:stop])
+                    for pages, p, start, stop in zip(sets, prompts, starts, stops, strict=True)
+                ]
+                logits = self._forward.run(chunks, self._layout)
+                starts = stops
+            for prompt, pages, last in zip(prompts, sets, logits, strict=True):
+                with self.computed(prompt, [_CALL_TOKENS] * len(prompt)) as (alone, expected):
+                    yield last is not None and self.same(len(prompt), alone, expected, pages, last)
+        finally:
+            for pages in sets:
+                self._pool.release(pages)
 
-    def differs_from_longer(self, tokens: Sequence[int], longer: Sequence[int], layout: Layout) -> bool:
-        """Return whether the whole blocks of a prompt differ from those of one that goes on behind it."""
-        self.compute(tokens, layout)
-        self._behind.begin((), layout.block_size, len(longer) + layout.block_size)
-        self._forward.prefill(self._behind, longer, layout)
-        return not self._same_kv(len(tokens) // layout.block_size * layout.block_size)
-
-    def _layers(self) -> Iterator[tuple[tuple[torch.Tensor, torch.Tensor], ...]]:
-        return zip(self.full.layer_tensors(), self._behind.layer_tensors(), strict=True)
-
-    def _same_kv(self, length: int) -> bool:
-        return all(
-            _same_bits(a[:, :length], b[:, :length])
-            for pair in self._layers()
-            for a, b in zip(*pair, strict=True)
+    def same(
+        self,
+        length: int,
+        pages: Sequence[Page],
+        logits: torch.Tensor,
+        others: Sequence[Page],
+        other: torch.Tensor,
+    ) -> bool:
+        """Return whether two computations of a prompt of `length` tokens gave the same bits."""
+        size = self._layout.block_size
+        return _same_bits(logits, other) and all(
+            _same_bits(a[:, :, : length - i * size], b[:, :, : length - i * size])
+            for i, (one, two) in enumerate(zip(pages, others, strict=True))
+            for a, b in zip(self._pool.read(one), self._pool.read(two), strict=True)
         )
+
+    def _pages(self, tokens: int) -> list[Page]:
+        return self._pool.allocate(-(-tokens // self._layout.block_size))
+
+    def _compute(
+        self, pages: list[Page], start: int, tokens: Sequence[int], cuts: Sequence[int]
+    ) -> torch.Tensor:
+        logits: torch.Tensor | None = None
+        for cut in [*cuts, *[_CALL_TOKENS] * len(tokens)]:
+            if start == len(tokens):
+                break
+            chunk = tokens[start : start + cut]
+            (logits,) = self._forward.run([Chunk(pages, start, chunk)], self._layout)
+            start += len(chunk)
+        if logits is None:
+            raise ValueError("nothing was left to compute")
+        return logits.clone()
 
 
 def probe(
-    forward: Forward, kv: KVLayout, memo: Path | None, report: Callable[[str], None] = lambda line: None
+    forward: Forward, memo: Path | None, report: Callable[[str], None] = lambda line: None
 ) -> Exactness:
-    """Decide between aligned and grid mode for this model on this machine.
+    """Decide how this model is computed on this machine.
 
-    Cost: about 8,000 tokens of prefill the first time; a small file read afterwards.
+    Cost: about 6,000 tokens of prefill the first time; a small file read afterwards.
 
     Args:
-        forward: the model.
-        kv: the shape of its keys and values.
+        forward: the model, over a pool with the blocks of the invariant layout.
         memo: folder where results are remembered; None measures every time.
         report: is told before anything is measured.
     """
-    hopeless = _why_never_aligned(forward.model)
+    numerics = _fingerprint(forward)
+    hopeless = _why_never_paged(forward.model)
     if hopeless:
-        return Exactness("grid", hopeless)
-    file = memo / f"exactness-{_fingerprint(forward, kv)}.json" if memo else None
+        return Exactness("alone", hopeless, numerics=numerics)
+    file = memo / f"exactness-{numerics}.json" if memo else None
     known = _read(file) if file else None
     if known:
         return known
     report("checking that a reused prefix gives the same bits (once for this model on this machine)")
-    result = _measure(forward, kv)
+    result = replace(_measure(forward), numerics=numerics)
     if file:
         _write(file, result)
     return result
 
 
-def _measure(forward: Forward, kv: KVLayout) -> Exactness:
+def _measure(forward: Forward) -> Exactness:
     try:
-        if _tiles_change_results(forward, kv):
-            return Exactness("grid", "its attention gives something else when it is tiled")
-        outcomes = list(_compare_all(forward, kv))
-    except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+        if _pages_change_results(forward):
+            return Exactness("alone", "its attention gives something else when it is ours")
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         # A model whose attention is not what it seemed; it may still be able to run as it is.
-        return Exactness("grid", f"its attention can't be tiled ({error})")
-    differences = sum(not same for same in outcomes)
-    if not outcomes:
-        return Exactness("grid", "the model's context is too short to compare calls of different sizes")
-    if differences:
-        reason = "results depend on the size of a call on this machine"
-        return Exactness("grid", reason, len(outcomes), differences)
-    return Exactness("aligned", "results do not depend on the size of a call", len(outcomes), 0)
+        return Exactness("alone", f"its attention can't be ours ({error})")
+    varying = _why_never_invariant(forward.model)
+    if varying:
+        return Exactness("grid", varying)
+    done = differences = 0
+    for multiple in _ROW_MULTIPLES:
+        for same in _compare_all(forward, invariant(multiple)):
+            done, differences = done + 1, differences + (not same)
+            if not same:
+                break
+        else:
+            reason = "results do not depend on what else is computed with a token"
+            return Exactness("invariant", reason, done, differences, multiple)
+    return Exactness("grid", "results depend on the size of a call on this machine", done, differences)
 
 
-def _tiles_change_results(forward: Forward, kv: KVLayout) -> bool:
-    """Return whether tiles give logits that rounding can't explain: the model wants more than a mask."""
+def _pages_change_results(forward: Forward) -> bool:
+    """Return whether our attention gives logits that rounding can't explain: it wants more than a mask."""
     tokens = _random_tokens(forward, min(300, forward.context_length_tokens))
-    comparer = Comparer(forward, kv)
-    own = comparer.compute(tokens, replace(ALIGNED, tiled=False)).float()
-    tiled = comparer.compute(tokens, ALIGNED).float()
-    allowed = _ROUNDING.get(kv.dtype.itemsize, 1e-3)
-    return not bool((own - tiled).square().mean().sqrt() <= allowed * own.std())
+    logits = []
+    for layout in (ALONE, GRID):
+        pages = forward.pool.allocate(-(-len(tokens) // forward.pool.block_size))
+        try:
+            (last,) = forward.run([Chunk(pages, 0, tokens)], layout)
+        finally:
+            forward.pool.release(pages)
+        logits.append(last.float() if last is not None else torch.empty(0))
+    own, ours = logits
+    allowed = _ROUNDING.get(forward.pool.layout.dtype.itemsize, 1e-3)
+    if not bool((own - ours).square().mean().sqrt() <= allowed * own.std()):
+        return True
+    return not _windows(forward.model) <= forward.windows_seen
 
 
-def _random_tokens(forward: Forward, count: int) -> list[int]:
-    generator = torch.Generator().manual_seed(0)
+def _windows(model: Any) -> set[int]:
+    """Return the sliding windows that the configuration tells of: longer ones than a short prompt shows."""
+    config = model.config.get_text_config()
+    window = getattr(config, "sliding_window", None)
+    kinds = set(getattr(config, "layer_types", None) or ["sliding_attention" if window else "full_attention"])
+    if not window or "sliding_attention" not in kinds or getattr(config, "use_sliding_window", True) is False:
+        return set()
+    return {int(window)}
+
+
+def _random_tokens(forward: Forward, count: int, seed: int = 0) -> list[int]:
+    generator = torch.Generator().manual_seed(seed)
     vocabulary = int(getattr(forward.model.config.get_text_config(), "vocab_size", 1000))
     tokens: list[int] = torch.randint(vocabulary, (count,), generator=generator).tolist()
     return tokens
 
 
-def _compare_all(forward: Forward, kv: KVLayout) -> Iterator[bool]:
-    """Yield for each comparison whether a hit gave the miss's bits, in keys, values and logits."""
-    tokens = _random_tokens(forward, _CASES[0][0])
-    comparer = Comparer(forward, kv)
-    cases = [case for case in _CASES if case[0] <= forward.context_length_tokens]
-    for length, reuses in cases:
-        logits = comparer.compute(tokens[:length], ALIGNED)
-        for reused in reuses:
-            yield not comparer.differs(tokens[:length], logits, reused, ALIGNED)
-    for (longer, _), (shorter, _) in pairwise(cases):
-        yield not comparer.differs_from_longer(tokens[:shorter], tokens[:longer], ALIGNED)
+def _compare_all(forward: Forward, layout: Layout) -> Iterator[bool]:
+    """Yield for each comparison whether the bits were the same; the ones that tell most come first."""
+    comparer = Comparer(forward, layout)
+    room = forward.context_length_tokens
+    company = [_random_tokens(forward, min(n, room), seed=n) for n in _COMPANY]
+    with comparer.computed(company[0], ()) as (pages, logits):
+        last = len(company[0])
+        ends: tuple[tuple[int, ...], ...] = ((last - 4, 1, 1, 1, 1), (last - 5, 3, 2))
+        for cuts in ends:
+            with comparer.computed(company[0], cuts) as (again, other):
+                yield comparer.same(len(company[0]), pages, logits, again, other)
+    tokens = _random_tokens(forward, min(_PROMPT_TOKENS, room))
+    with comparer.computed(tokens, ()) as (pages, logits):
+        for cuts in _CUTS:
+            with comparer.computed(tokens, cuts) as (again, other):
+                yield comparer.same(len(tokens), pages, logits, again, other)
+    yield from comparer.in_company(tokens[: min(640, room)], company, decoded=5)
 
 
 def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
     return torch.equal(a.contiguous().view(torch.uint8), b.contiguous().view(torch.uint8))
 
 
-def _why_never_aligned(model: Any) -> str:
+def _why_never_paged(model: Any) -> str:
     config = model.config.get_text_config()
-    if not supports_tiles(model.config):
-        return f"its attention ({config._attn_implementation}) is not the one that can be tiled"
+    if not supports_pages(model.config):
+        return f"its attention ({config._attn_implementation}) is not the one that ours can stand in for"
+    kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
+    return f"it has layers of the kinds {', '.join(sorted(kinds))}" if kinds else ""
+
+
+def _why_never_invariant(model: Any) -> str:
     if any("expert" in name for name, _ in model.named_modules()):
         return "a mixture of experts: how many tokens meet in a matrix product depends on the others"
     if getattr(model, "quantization_method", None) is not None or getattr(model, "is_quantized", False):
@@ -202,16 +291,16 @@ def _why_never_aligned(model: Any) -> str:
     return ""
 
 
-def _fingerprint(forward: Forward, kv: KVLayout) -> str:
+def _fingerprint(forward: Forward) -> str:
     import transformers
 
-    model = forward.model
+    model, kv = forward.model, forward.pool.layout
     config = {k: v for k, v in model.config.to_dict().items() if k != "_name_or_path"}
     parameters = [(n, list(p.shape), str(p.dtype)) for n, p in model.named_parameters()]
     facts = {
         "version": _VERSION,
-        "cases": _CASES,
-        "layout": asdict(ALIGNED),
+        "cases": [_PROMPT_TOKENS, _CUTS, _COMPANY, _ROW_MULTIPLES, KEY_TILE_TOKENS],
+        "context": forward.context_length_tokens,
         "config": config,
         "parameters": hashlib.blake2b(json.dumps(parameters).encode()).hexdigest(),
         "attention": getattr(model.config, "_attn_implementation", ""),
@@ -242,7 +331,7 @@ def _read(file: Path) -> Exactness | None:
         known = Exactness(**json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
-    return known if known.mode in {"aligned", "grid"} else None
+    return known if known.mode in {"invariant", "grid", "alone"} else None
 
 
 def _write(file: Path, result: Exactness) -> None:

@@ -1,80 +1,193 @@
-"""The only place that calls the model: prompt tokens and next tokens, over a slot."""
+"""The only place that calls the model: tokens of one request or of many, over the pages of each."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from transformers.cache_utils import Cache, CacheLayerMixin
 
-from axolotl_cache.engine.attention import tiled_attention
-from axolotl_cache.engine.kv import Slot, SlotCache
-from axolotl_cache.engine.plan import Layout, prefill_calls
+from axolotl_cache.engine.attention import Plan, Rows, paged_attention
+from axolotl_cache.engine.plan import Layout
+from axolotl_cache.engine.pool import KVPool, Page
 
-_PADDING_TOKEN = 0  # any id will do: nothing real attends to it, and decoding writes over it
+_PADDING_TOKEN = 0  # any id will do: nothing real attends to it
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Tokens of one request that stand behind one another and are computed in one call."""
+
+    pages: Sequence[Page]
+    """The request's, up to the chunk's end at least; those the chunk writes to are its own."""
+    start: int
+    """Tokens before the chunk; their keys and values are in the pages."""
+    tokens: Sequence[int]
+    wants_logits: bool = True
+    """Whether the logits behind the last token are wanted."""
 
 
 class Forward:
-    """A causal language model over one slot, one sequence at a time.
+    """A causal language model over the pages of a pool.
 
     Args:
         model: a Hugging Face causal LM in eval mode.
-        device: where its inputs go.
+        pool: where its keys and values are.
         context_length_tokens: positions it knows.
     """
 
-    def __init__(self, model: Any, device: torch.device, context_length_tokens: int) -> None:
+    def __init__(self, model: Any, pool: KVPool, context_length_tokens: int) -> None:
         self.model = model
-        self.device = device
+        self.pool = pool
         self.context_length_tokens = context_length_tokens
         wanted = inspect.signature(getattr(model, "get_base_model", lambda: model)().forward).parameters
         self._keeps_logits = "logits_to_keep" in wanted
-
-    def prefill(self, slot: Slot, tokens: Sequence[int], layout: Layout) -> torch.Tensor:
-        """Compute what `slot` lacks of `tokens`; return the last token's logits, (vocabulary,).
-
-        Changes: the slot then holds all of `tokens`.
-        """
-        logits = torch.empty(0)
-        for call in prefill_calls(slot.length_tokens, len(tokens), layout):
-            ids = [*tokens[call.start : call.stop], *[_PADDING_TOKEN] * (call.padded_stop - call.stop)]
-            with self._tiles(slot, call.padded_stop) if layout.tiled else nullcontext():
-                logits = self._call(slot, ids, last_row=call.stop - call.start - 1)
-            slot.length_tokens = call.stop
-        return logits
-
-    @contextmanager
-    def _tiles(self, slot: Slot, stop: int) -> Iterator[None]:
-        slot.clear_tail(stop)
-        slot.in_tiles = True
-        try:
-            with tiled_attention(self.model.config):
-                yield
-        finally:
-            slot.in_tiles = False
-
-    def decode(self, slot: Slot, token: int) -> torch.Tensor:
-        """Compute one token behind what `slot` holds; return its logits, (vocabulary,)."""
-        logits = self._call(slot, [token], last_row=0)
-        slot.length_tokens += 1
-        return logits
+        self.windows_seen: set[int] = set()
+        """The sliding windows that the model's layers asked for so far."""
+        self._paged = _PoolCache([_PagedLayer() for _ in range(1 + max(pool.layers))])
 
     @torch.inference_mode()
-    def _call(self, slot: Slot, ids: Sequence[int], last_row: int) -> torch.Tensor:
-        start = slot.length_tokens
-        positions = torch.arange(start, start + len(ids), device=self.device)
-        # Padding may reach behind the last position that the model knows; its place does not matter.
-        positions.clamp_(max=self.context_length_tokens - 1)
-        row = torch.tensor([last_row], device=self.device)
+    def run(self, chunks: Sequence[Chunk], layout: Layout) -> list[torch.Tensor | None]:
+        """Compute chunks of different requests in one call, each blind to the others.
+
+        Args:
+            chunks: at least one; exactly one where `layout.tiled` is False.
+            layout: how rows are padded, and whose attention is used.
+
+        Returns:
+            For each chunk the logits behind its last token, (vocabulary,), or None if they are not wanted.
+        """
+        real = sum(len(chunk.tokens) for chunk in chunks)
+        rows = -(-real // layout.row_multiple) * layout.row_multiple
+        if not layout.tiled:
+            return self._run_alone(chunks[0])
+        parts = [Rows(c.pages, c.start, c.start + len(c.tokens)) for c in chunks]
+        plan = Plan(self.pool, parts, rows)
+        ids = [token for chunk in chunks for token in chunk.tokens] + [_PADDING_TOKEN] * (rows - real)
+        positions = [p for part in parts for p in range(part.start, part.stop)] + [0] * (rows - real)
+        ends: list[int] = []
+        for chunk in chunks:
+            ends.append((ends[-1] if ends else -1) + len(chunk.tokens))
+        wanted = [end for chunk, end in zip(chunks, ends, strict=True) if chunk.wants_logits]
+        self._paged.plan = plan
+        with paged_attention(self.model.config, plan):
+            logits = self._call(ids, positions, wanted or [0], layout.row_multiple, self._paged)
+        self.windows_seen |= plan.windows
+        found = iter(logits)
+        return [next(found) if chunk.wants_logits else None for chunk in chunks]
+
+    def _run_alone(self, chunk: Chunk) -> list[torch.Tensor | None]:
+        """Compute one request's chunk with the model's own attention and masks."""
+        positions = list(range(chunk.start, chunk.start + len(chunk.tokens)))
+        cache = _PoolCache([_GatheredLayer(self.pool, layer, chunk) for layer in self.pool.layers])
+        logits = self._call(list(chunk.tokens), positions, [len(chunk.tokens) - 1], 1, cache)
+        return [logits[0] if chunk.wants_logits else None]
+
+    def _call(
+        self, ids: list[int], positions: list[int], wanted: list[int], row_multiple: int, cache: Cache
+    ) -> torch.Tensor:
+        device = self.pool.layout.device
+        # The output layer is a product of matrices like all others: its rows are padded, too.
+        kept = wanted + wanted[-1:] * (-len(wanted) % row_multiple)
         out = self.model(
-            input_ids=torch.tensor([list(ids)], dtype=torch.long, device=self.device),
-            position_ids=positions.unsqueeze(0),
-            past_key_values=SlotCache(slot),
+            input_ids=torch.tensor([ids], device=device),
+            position_ids=torch.tensor([positions], device=device),
+            past_key_values=cache,
             use_cache=True,
-            # One row at every call, so that the output layer sees the same shape in hit and miss.
-            **({"logits_to_keep": row} if self._keeps_logits else {}),
+            **({"logits_to_keep": torch.tensor(kept, device=device)} if self._keeps_logits else {}),
         )
-        logits: torch.Tensor = out.logits[0, 0 if self._keeps_logits else last_row]
-        return logits
+        logits: torch.Tensor = out.logits[0]
+        return logits[: len(wanted)] if self._keeps_logits else logits[wanted]
+
+
+class _PoolLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no types
+    """What transformers asks of a cache's layer and does not matter here."""
+
+    is_sliding = False  # a page keeps every token; a sliding window is the attention's business
+    is_compileable = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_initialized = True
+
+    def lazy_initialization(self, *_: Any, **__: Any) -> None:
+        """Do nothing: the memory is there already."""
+
+    def get_max_length(self) -> int:
+        return -1  # transformers' word for "no limit"
+
+    def get_max_cache_shape(self) -> int:
+        return -1
+
+    def reset(self) -> None:
+        """Do nothing: the pool is the engine's."""
+
+
+class _PagedLayer(_PoolLayer):
+    """For our attention, which reads the pool itself."""
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        raise RuntimeError("the cache as a whole is updated, not a layer of it")
+
+    def get_seq_length(self) -> int:
+        return 0
+
+    def get_mask_sizes(self, query: int | torch.Tensor) -> tuple[int, int]:
+        """Return (keys' length, offset); `query` is a length, or positions in older transformers."""
+        return (query if isinstance(query, int) else query.shape[0]), 0
+
+
+class _PoolCache(Cache):  # type: ignore[misc]  # transformers has no types
+    """Pages as a transformers cache."""
+
+    plan: Plan | None = None
+
+    def __init__(self, layers: list[_PoolLayer]) -> None:
+        super().__init__(layers=layers)
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *more: Any, **named: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Put new keys and values, (1, kv_heads, new, dim), into the pool; return what attention sees."""
+        if self.plan is None:
+            keys, values = self.layers[layer_idx].update(key_states, value_states, *more, **named)
+            return keys, values
+        self.plan.layer = layer_idx
+        self.plan.write(key_states, value_states)
+        return key_states, value_states
+
+
+class _GatheredLayer(_PoolLayer):
+    """For the model's own attention: one request's keys and values, copied together from its pages."""
+
+    def __init__(self, pool: KVPool, layer: int, chunk: Chunk) -> None:
+        super().__init__()
+        self._pool, self._layer, self._start = pool, layer, chunk.start
+        self._pages = chunk.pages
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write new keys and values (1, kv_heads, new, dim) behind the old ones; return all of them."""
+        stop = self._start + key_states.shape[-2]
+        size = self._pool.block_size
+        pages = [page.index for page in self._pages[: -(-stop // size)]]
+        places = torch.tensor(pages, device=key_states.device)
+        slots = (places[:, None] * size + torch.arange(size, device=places.device)).flatten()
+        found: list[torch.Tensor] = []
+        for new, held in zip((key_states, value_states), self._pool.tensors(self._layer), strict=True):
+            held.flatten(1, 2).index_copy_(1, slots[self._start : stop], new[0])
+            found.append(held.index_select(1, places).flatten(1, 2)[:, :stop].unsqueeze(0))
+        return found[0], found[1]
+
+    def get_seq_length(self) -> int:
+        return self._start
+
+    def get_mask_sizes(self, query: int | torch.Tensor) -> tuple[int, int]:
+        """Return (keys' length, offset); `query` is a length, or positions in older transformers."""
+        return self._start + (query if isinstance(query, int) else query.shape[0]), 0

@@ -1,16 +1,26 @@
-"""Into which calls of the model a prompt is cut. Pure arithmetic; hit and miss must agree on it.
+"""Into which calls of the model the waiting tokens are cut. Pure arithmetic.
 
-Why it matters: the last bits of a token's keys and values can depend on how many tokens are computed with
-it, because matrix kernels treat a few leftover rows differently from a full tile. See
-docs/design/exactness.md for what was measured.
+Where results do not depend on how many tokens are computed together ("invariant"), any cut will do, and
+the tokens of many requests share a call. Where they do ("grid"), a prompt is computed alone, in calls that
+start and end at fixed places, so that hit and miss make the same ones. See docs/design/exactness.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from axolotl_cache.namespace import BLOCK_SIZE_TOKENS
+
+KEY_TILE_TOKENS: Final = 128
+"""A token attends over the keys up to the end of its own tile of this many tokens, masked behind itself: the
+number of keys shown then follows from the token's position, and with it how the attention rounds."""
+
+
+def tile_end(tokens: int) -> int:
+    """Return where the key tile ends that token number `tokens` (counted from 1) stands in."""
+    return -(-tokens // KEY_TILE_TOKENS) * KEY_TILE_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,45 +29,115 @@ class Layout:
 
     block_size: int
     """Tokens in a block: prefixes are reused in multiples of it."""
-    call_tokens: int
-    """Tokens in one call of the model at the most; a multiple of `block_size`."""
-    row_multiple: int
-    """The last call is filled up with padding to a multiple of this many tokens."""
-    tiled: bool
-    """Whether attention is computed in tiles at fixed places, see engine/attention.py."""
+    row_multiple: int = 1
+    """Every call is filled up with padding to a multiple of this many tokens."""
+    grid_tokens: int = 0
+    """0 where any cut will do; else a prompt's calls start at multiples of this."""
+    tiled: bool = True
+    """Whether attention is ours, see engine/attention.py; if not, each request is computed alone."""
 
     def __post_init__(self) -> None:
-        if self.call_tokens % self.block_size or self.block_size % self.row_multiple:
-            raise ValueError(f"{self}: call_tokens, block_size and row_multiple must divide one another")
+        if self.grid_tokens % self.block_size or KEY_TILE_TOKENS % self.block_size:
+            raise ValueError(f"{self}: blocks must fill the grid and the key tiles")
 
 
-ALIGNED = Layout(block_size=BLOCK_SIZE_TOKENS, call_tokens=512, row_multiple=16, tiled=True)
-"""Reuse at any block boundary; right only where the exactness probe found no difference."""
+def invariant(row_multiple: int) -> Layout:
+    """Return the layout for results that do not depend on what else is computed in the same call."""
+    return Layout(BLOCK_SIZE_TOKENS, row_multiple)
 
-GRID = Layout(block_size=128, call_tokens=128, row_multiple=1, tiled=False)
-"""Every call starts on a fixed grid and reuse only happens on it: hit and miss make the same calls."""
+
+GRID: Final = Layout(block_size=128, grid_tokens=128)
+"""Prompts alone, in calls on a fixed grid; attention in tiles."""
+
+ALONE: Final = Layout(block_size=128, grid_tokens=128, tiled=False)
+"""The same with the model's own attention: one request in a call, always."""
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """One call of the model: tokens `start` to `stop` of the prompt, padding up to `padded_stop`."""
+class Work:
+    """What one running request waits for."""
 
     start: int
+    """Tokens whose keys and values are there."""
     stop: int
-    padded_stop: int
+    """Tokens that are known; those between are to be computed."""
+    prompt_tokens: int
+    adapter: str = ""
+
+    @property
+    def pending(self) -> int:
+        """Tokens to compute."""
+        return self.stop - self.start
+
+    @property
+    def is_decode(self) -> bool:
+        """Whether all that waits is the token sampled last."""
+        return self.pending == 1 and self.start >= self.prompt_tokens
 
 
-def prefill_calls(start: int, stop: int, layout: Layout) -> Iterator[Call]:
-    """Yield the calls that compute tokens `start` to `stop`, in order.
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One request's share of a call: how many of its waiting tokens are computed."""
+
+    request: int
+    """Its place in the list of running requests."""
+    tokens: int
+
+
+Call = tuple[Part, ...]
+"""One call of the model."""
+
+
+def next_calls(
+    running: Sequence[Work], layout: Layout, budget_tokens: int, *, strict: bool = False
+) -> list[Call]:
+    """Return the calls of one step, in which every running request that decodes goes one token forward.
+
+    Prompts get what the decoding ones leave of the budget: half of it the oldest, so that it comes to an
+    end, the rest the shortest first, so that a long prompt does not hold up short ones.
 
     Args:
-        start: tokens that are there already; a multiple of `layout.block_size`.
-        stop: length of the prompt in tokens.
+        running: the requests, oldest first.
         layout: how to cut.
+        budget_tokens: tokens that a step computes at the most, at least one prompt's part excepted.
+        strict: compute each request alone where a call's company could change its results.
     """
-    if start % layout.block_size:
-        raise ValueError(f"{start} tokens are not whole blocks of {layout.block_size}")
-    for begin in range(start, stop, layout.call_tokens):
-        end = min(begin + layout.call_tokens, stop)
-        rows = -(-(end - begin) // layout.row_multiple) * layout.row_multiple
-        yield Call(begin, end, begin + rows)
+    decodes = [i for i, work in enumerate(running) if work.is_decode]
+    prefills = [i for i, work in enumerate(running) if work.pending and not work.is_decode]
+    left = max(budget_tokens - len(decodes), 0)
+    if layout.grid_tokens:
+        alone = strict or not layout.tiled
+        calls: list[Call] = [(Part(i, 1),) for i in decodes]
+        if not alone:
+            calls = _by_adapter([part for call in calls for part in call], running)
+        for index in _oldest_then_shortest(prefills, running):
+            work = running[index]
+            end = min((work.start // layout.grid_tokens + 1) * layout.grid_tokens, work.stop)
+            calls.append((Part(index, end - work.start),))
+            left -= end - work.start
+            if left <= 0:
+                break
+        return calls
+    parts = [Part(i, 1) for i in decodes]
+    for place, index in enumerate(_oldest_then_shortest(prefills, running)):
+        share = left if place or len(prefills) == 1 else max(left // 2, left - _others(prefills, running))
+        tokens = min(running[index].pending, max(share, 1 if not parts else 0))
+        if tokens > 0:
+            parts.append(Part(index, tokens))
+            left -= tokens
+    return _by_adapter(parts, running)
+
+
+def _others(prefills: Sequence[int], running: Sequence[Work]) -> int:
+    return sum(running[i].pending for i in prefills[1:])
+
+
+def _oldest_then_shortest(prefills: Sequence[int], running: Sequence[Work]) -> Iterable[int]:
+    return [*prefills[:1], *sorted(prefills[1:], key=lambda i: running[i].pending)]
+
+
+def _by_adapter(parts: Sequence[Part], running: Sequence[Work]) -> list[Call]:
+    calls: dict[str, list[Part]] = {}
+    for part in parts:
+        calls.setdefault(running[part.request].adapter, []).append(part)
+    return [tuple(call) for call in calls.values()]

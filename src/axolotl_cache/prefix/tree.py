@@ -105,13 +105,21 @@ class PrefixTree(Generic[P]):
 
     Args:
         block_size: tokens in a block.
-        max_bytes: bound on the sum of the payloads' `nbytes`; never exceeded, not even for a moment.
+        max_bytes: bound on the sum of the payloads' `nbytes`; never exceeded, not even for a moment. It may
+            be changed: less takes effect with `shrink_to`.
         ttl_seconds: unpinned blocks that nobody used for this long are forgotten; None keeps them.
         clock: returns seconds.
+        discard: is given each payload that the tree lets go of.
     """
 
     def __init__(
-        self, *, block_size: int, max_bytes: int, ttl_seconds: float | None = None, clock: Clock = wall_clock
+        self,
+        *,
+        block_size: int,
+        max_bytes: int,
+        ttl_seconds: float | None = None,
+        clock: Clock = wall_clock,
+        discard: Callable[[P], None] = lambda payload: None,
     ) -> None:
         if block_size < 1:
             raise ValueError(f"block_size is {block_size}; a block holds at least 1 token")
@@ -120,6 +128,7 @@ class PrefixTree(Generic[P]):
         self.ttl_seconds = ttl_seconds
         self.stats = PrefixStats()
         self._clock = clock
+        self._discard = discard
         self._roots: dict[str, _Node[P]] = {}
         self._recency: OrderedDict[_Node[P], None] = OrderedDict()
         """Every unpinned node, oldest first."""
@@ -161,6 +170,18 @@ class PrefixTree(Generic[P]):
             difference=self._difference(node, tokens, matched) if node else None,
             nodes=tuple(path),
         )
+
+    def peek(self, tokens: Sequence[int], *, namespace: str) -> int:
+        """Return how many tokens `match` would find now. Changes nothing.
+
+        Cost: O(tokens found).
+        """
+        node, found = self._roots.get(namespace), 0
+        last = max(len(tokens) - 1, 0)
+        while node and found + self.block_size <= last:
+            node = node.children.get(array("I", tokens[found : found + self.block_size]).tobytes())
+            found += self.block_size if node else 0
+        return found
 
     def release(self, match: PrefixMatch[P]) -> None:
         """Let go of a match; its blocks may be evicted from now on."""
@@ -361,6 +382,7 @@ class PrefixTree(Generic[P]):
             del self._recency[node]
         self.stats.held_blocks -= 1
         self.stats.held_bytes -= node.payload.nbytes
+        self._discard(node.payload)
         if node.parent.parent is None:
             self._drop_if_empty(node.parent)
 

@@ -1,0 +1,198 @@
+"""The prefix cache over the block pool: what is found for a prompt, what is kept of it, what must go.
+
+Tiers from fast to slow: the pool's own memory, found through the prefix tree, and below it any number of
+lower tiers (the host's memory for a GPU, a disk). A block is offered to the lower tiers when it joins the
+tree, and loaded from there when measurements say that this is faster than computing it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from axolotl_cache.clock import Clock
+from axolotl_cache.engine.lower import Fetch, LowerTier, chain_keys, worth_loading
+from axolotl_cache.engine.memory import PressureGovernor
+from axolotl_cache.engine.pool import KVPool, Page
+from axolotl_cache.prefix import Difference, PrefixMatch, PrefixStats, PrefixTree
+
+
+@dataclass(slots=True)
+class BlockTable:
+    """The pages of one running request, and its hold on what it shares."""
+
+    namespace: str
+    pages: list[Page] = field(default_factory=list)
+    kept_blocks: int = 0
+    """Leading blocks that joined the tree, or came from it."""
+    cached_tokens: int = 0
+    """Tokens that were found."""
+    difference: Difference | None = None
+    match: PrefixMatch[Page] | None = None
+    keys: list[str] = field(default_factory=list)
+    """Names of the leading blocks in the lower tiers."""
+
+
+class KVCache:
+    """Keys and values of known prefixes. Called from the engine's thread alone.
+
+    Args:
+        pool: where they are.
+        max_bytes: bound on what is held for reuse.
+        ttl_seconds: unpinned blocks that nobody used for this long are forgotten.
+        clock: wall clock.
+        lower: slower tiers, fastest first.
+        numerics: what else decides about the bits: blocks in lower tiers may come from another machine, or
+            from before an update.
+        governor: lowers the bound while the machine is short of memory.
+    """
+
+    def __init__(
+        self,
+        pool: KVPool,
+        *,
+        max_bytes: int,
+        ttl_seconds: float | None,
+        clock: Clock,
+        lower: Sequence[LowerTier] = (),
+        numerics: str = "",
+        governor: PressureGovernor | None = None,
+    ) -> None:
+        self._pool = pool
+        self._max_bytes = max_bytes
+        self._lower = lower
+        self._numerics = numerics
+        self._governor = governor
+        self.tree: PrefixTree[Page] = PrefixTree(
+            block_size=pool.block_size,
+            max_bytes=max_bytes,
+            ttl_seconds=ttl_seconds,
+            clock=clock,
+            discard=lambda page: pool.release([page]),
+        )
+
+    @property
+    def stats(self) -> PrefixStats:
+        """Counters, live."""
+        return self.tree.stats
+
+    def known_tokens(self, tokens: Sequence[int], namespace: str) -> int:
+        """Return how many leading tokens are in the tree now, without counting or holding them."""
+        return self.tree.peek(tokens, namespace=namespace)
+
+    def find(self, tokens: Sequence[int], namespace: str) -> BlockTable:
+        """Return a block table with the longest cached prefix of `tokens`, held until `close`."""
+        match = self.tree.match(tokens, namespace=namespace)
+        pages = [self._pool.retain(page) for page in match.payloads]
+        table = BlockTable(namespace, pages, len(pages), match.tokens, match.difference, match)
+        if self._lower:
+            whole = (len(tokens) - 1) // self._pool.block_size * self._pool.block_size
+            table.keys = chain_keys(self._below(namespace), tokens[:whole], self._pool.block_size)
+            for tier in self._lower:
+                tier.touch(table.keys[: len(pages)])
+        return table
+
+    def fetch(
+        self, tokens: Sequence[int], table: BlockTable, prefill_seconds_per_token: float
+    ) -> tuple[Fetch, float] | None:
+        """Begin to load the blocks behind the match, if that is expected to be faster than computing them.
+
+        Returns:
+            The load, and the seconds that it may take before computing is the better choice.
+        """
+        size, found = self._pool.block_size, len(table.pages)
+        keys = table.keys[found:]
+        for tier in self._lower:
+            blocks = tier.count(keys)
+            expected = tier.load_seconds(blocks)
+            if worth_loading(blocks, expected, prefill_seconds_per_token, size):
+                contents = [tokens[at * size : (at + 1) * size] for at in range(found, found + blocks)]
+                fetch = tier.fetch(keys[:blocks], contents, namespace=self._below(table.namespace))
+                return fetch, blocks * size * prefill_seconds_per_token
+        return None
+
+    def take(
+        self, tokens: Sequence[int], table: BlockTable, blocks: Sequence[Sequence[torch.Tensor]]
+    ) -> None:
+        """Put loaded blocks behind those that `table` has."""
+        pages = self._pool.allocate(len(blocks))
+        for page, tensors in zip(pages, blocks, strict=True):
+            self._pool.fill(page, tensors)
+        table.pages += pages
+        whole = len(table.pages) * self._pool.block_size
+        self.stats.hit_tokens += whole - table.cached_tokens
+        table.cached_tokens = whole
+        self.keep(tokens[:whole], table)
+
+    def keep(self, tokens: Sequence[int], table: BlockTable, *, pinned: bool = False) -> None:
+        """Let the whole blocks of `tokens`, which are all computed, join the tree.
+
+        Where another request was faster, its pages take the place of ours: the bits are the same.
+
+        Raises:
+            CapacityError: they are to be pinned and do not fit.
+        """
+        new: list[int] = []
+
+        def join(index: int) -> Page:
+            new.append(index)
+            return self._pool.retain(table.pages[index])
+
+        held = self.tree.insert(tokens, join, self._pool.page_bytes, namespace=table.namespace, pinned=pinned)
+        for index, page in enumerate(held):
+            mine = table.pages[index]
+            if mine is not page:
+                table.pages[index] = self._pool.retain(page)
+                self._pool.release([mine])
+        table.kept_blocks = len(tokens) // self._pool.block_size
+        if self._lower:
+            self._offer(tokens, table, new)
+
+    def _offer(self, tokens: Sequence[int], table: BlockTable, new: Sequence[int]) -> None:
+        size = self._pool.block_size
+        if table.kept_blocks > len(table.keys):
+            table.keys = chain_keys(self._below(table.namespace), tokens, size)
+        for tier in self._lower:
+            for index in new:
+                key = table.keys[index]
+                if not tier.count([key]):
+                    block = tokens[index * size : (index + 1) * size]
+                    copied = self._pool.read(table.pages[index])
+                    tier.offer(key, block, copied, namespace=self._below(table.namespace))
+            tier.touch(table.keys[: table.kept_blocks])
+
+    def _below(self, namespace: str) -> str:
+        """Return the name that a namespace has in the lower tiers."""
+        return f"{namespace}:{self._numerics}"
+
+    def close(self, table: BlockTable) -> None:
+        """Let go of a request's pages and of what it held. Closing twice is fine."""
+        if table.match is not None:
+            self.tree.release(table.match)
+            table.match = None
+        pages, table.pages = table.pages, []
+        self._pool.release(pages)
+
+    def heed_pressure(self) -> None:
+        """Shrink while the machine is short of memory, and grow back after. Cheap: call it at every step."""
+        if self._governor is None:
+            return
+        allowed = self._governor.allowed_bytes(self._pool.used_bytes, self._max_bytes)
+        if allowed < self.tree.max_bytes:
+            self.tree.max_bytes = allowed
+            if self.tree.shrink_to(allowed):
+                self._pool.trim()
+        self.tree.max_bytes = allowed
+
+    def clear(self, namespace: str | None) -> int:
+        """Forget all blocks (of one namespace), in every tier; return how many were in the tree."""
+        for tier in self._lower:
+            tier.clear(namespace=None if namespace is None else self._below(namespace))
+        return self.tree.clear(namespace=namespace)
+
+    def shut(self) -> None:
+        """Write out what waits to be written to the lower tiers."""
+        for tier in self._lower:
+            tier.close()

@@ -1,0 +1,191 @@
+"""Adapters and log probabilities on a request's way, over an engine as plain as can be."""
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from axolotl_cache import SmartInferenceCache
+from axolotl_cache.engine.adapters import Adapters
+from axolotl_cache.engine.loader import load_model
+from axolotl_cache.engine.prompt import PromptRenderer
+from axolotl_cache.engine.sampling import Sampler
+from axolotl_cache.errors import RequestError
+from axolotl_cache.pipeline import Pipeline
+from axolotl_cache.request import Answer, Delta, Message, Request, Sampling, Served, TokenLogprob
+
+
+class PlainGeneration:
+    """One answer, each token computed from the whole text, with the adapter that it was begun with."""
+
+    def __init__(self, engine, tokens, sampling, adapter):
+        self.engine, self.adapter, self.limit = engine, adapter, sampling.max_new_tokens
+        self.prompt, self.tokens, self.choices = list(tokens), [], []
+        self.sampler = Sampler(sampling, tokens, torch.device("cpu"))
+        self.prompt_tokens, self.cached_tokens, self.difference = len(tokens), 0, None
+        self.finish_reason = ""
+
+    def __iter__(self) -> Iterator[int]:
+        while len(self.tokens) < self.limit:
+            self.engine.adapters.use(self.adapter)
+            with torch.inference_mode():
+                logits = self.engine.model(input_ids=torch.tensor([self.prompt + self.tokens])).logits
+            choice = self.sampler.choose(logits[0, -1])
+            if choice.token in self.engine.end_tokens:
+                self.finish_reason = "stop"
+                return
+            self.choices.append(choice)
+            self.tokens.append(choice.token)
+            yield choice.token
+        self.finish_reason = "length"
+
+    def close(self):
+        pass
+
+
+class PlainEngine:
+    def __init__(self, loaded, adapters):
+        self.model, self.end_tokens, self.adapters = loaded.model, loaded.end_tokens, adapters
+        self.exactness = SimpleNamespace(mode="plain")
+        self.stats = SimpleNamespace(prefill_seconds=0.0, prefill_tokens=0)
+        self.namespaces = []
+
+    def generate(self, tokens, sampling, *, namespace, reuse, end_tokens, adapter=""):
+        self.namespaces.append(namespace)
+        return PlainGeneration(self, tokens, sampling, adapter)
+
+    def check_length(self, prompt_tokens, new_tokens):
+        return new_tokens
+
+
+@pytest.fixture(scope="module")
+def loaded(small_model_folder, tmp_path_factory):
+    axolotl = {"base_model": str(small_model_folder), "chat_template": "tokenizer_default"}
+    return load_model(axolotl, config_path=tmp_path_factory.mktemp("config") / "c.yaml")
+
+
+def save_adapter(small_model_folder, folder, seed):
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_pretrained(small_model_folder)
+    lora = LoraConfig(target_modules=["q_proj", "v_proj", "o_proj"], r=8, init_lora_weights=False)
+    get_peft_model(model, lora).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def adapters(loaded, small_model_folder, tmp_path):
+    adapters = Adapters(loaded.model, loaded.namespace, dtype=loaded.dtype)
+    for seed, name in enumerate(("legal", "medical")):
+        adapters.load(name, save_adapter(small_model_folder, tmp_path / name, seed))
+    yield adapters
+    adapters.use("")
+
+
+@pytest.fixture
+def pipeline(loaded, adapters):
+    renderer = PromptRenderer(loaded.tokenizer, loaded.chat_template)
+    response = SmartInferenceCache(capacity=100)
+    return Pipeline(PlainEngine(loaded, adapters), renderer, loaded.namespace, response, adapters=adapters)
+
+
+def ask(adapter="", **settings) -> Request:
+    sampling = Sampling(**{"max_new_tokens": 6} | settings)
+    return Request(messages=(Message("user", "Hello?"),), sampling=sampling, adapter=adapter)
+
+
+def test_each_adapter_has_its_own_answers_and_its_own_entries(pipeline):
+    names = ["", "legal", "medical"]
+    first = {name: pipeline.answer(ask(name)) for name in names}
+    assert len({answer.text for answer in first.values()}) == 3
+    assert all(answer.served is Served.MISS for answer in first.values())
+    for name in reversed(names):
+        again = pipeline.answer(ask(name))
+        assert again.served is Served.HIT_EXACT
+        assert again.text == first[name].text
+    assert len(set(pipeline.engine.namespaces)) == 3
+
+
+def test_a_reload_in_the_midst_of_an_answer_changes_nothing_of_it(pipeline, adapters):
+    whole = pipeline.answer(ask("legal"))
+    pipeline.response.clear()
+    namespace = pipeline.engine.namespaces[-1]
+    parts = pipeline.stream(ask("legal"))
+    begun = [next(parts)]
+    file = adapters.get("legal").folder / "adapter_model.safetensors"
+    save_file({n: w * -4 for n, w in load_file(file).items()}, file, metadata={"format": "pt"})
+    adapters.reload("legal")
+    *_, answer = [*begun, *parts]
+    assert answer.text == whole.text
+    assert pipeline.engine.namespaces[-1] == namespace
+    fresh = pipeline.answer(ask("legal"))
+    assert fresh.served is Served.MISS, "the answer of the old weights is not that of the new ones"
+    assert fresh.text != whole.text
+
+
+def test_an_unknown_adapter_is_refused_before_anything_is_computed(pipeline, loaded):
+    for act in (pipeline.answer, pipeline.check):
+        with pytest.raises(RequestError, match="no adapter 'other'; loaded: legal, medical"):
+            act(ask("other"))
+    pipeline.check(ask("legal"))
+    assert pipeline.engine.namespaces == []
+    pipeline.adapters = None
+    with pytest.raises(RequestError, match="without any"):
+        pipeline.answer(ask("legal"))
+
+
+def test_log_probabilities_come_with_the_pieces_and_the_answer(pipeline):
+    *deltas, answer = pipeline.stream(ask(logprobs=2))
+    assert isinstance(answer, Answer)
+    assert all(isinstance(delta, Delta) for delta in deltas)
+    assert tuple(entry for delta in deltas for entry in delta.logprobs) == answer.logprobs
+    assert "".join(delta.text for delta in deltas) == answer.text
+    assert len(answer.logprobs) == answer.usage.completion_tokens
+    for entry in answer.logprobs:
+        assert [len(entry.top), entry.top[0].token, entry.top[0].text] == [2, entry.token, entry.text]
+        assert entry.top[0].logprob == entry.logprob <= 0
+        assert entry.text == pipeline.renderer.show([entry.token])
+
+
+def test_stored_answers_replay_them(pipeline):
+    first, again = pipeline.answer(ask(logprobs=3)), pipeline.answer(ask(logprobs=3))
+    assert again.served is Served.HIT_EXACT
+    assert again.logprobs == first.logprobs
+    assert first.logprobs
+    (delta, _) = pipeline.stream(ask(logprobs=3))
+    assert delta.logprobs == first.logprobs
+
+
+def test_they_are_there_only_if_asked_for(pipeline):
+    silent, told = pipeline.answer(ask()), pipeline.answer(ask(logprobs=0))
+    assert (silent.logprobs, silent.text) == ((), told.text)
+    assert told.served is Served.MISS, "what was stored without them can't serve who wants them"
+    assert all(entry.top == () for entry in told.logprobs)
+    assert pipeline.answer(ask()).logprobs == ()
+
+
+def test_tokens_whose_text_a_stop_string_cut_off_have_theirs(pipeline):
+    full = pipeline.answer(ask()).text
+    *deltas, answer = pipeline.stream(ask(stop=(full[3:6],), logprobs=0))
+    assert answer.text == full[: full.index(full[3:6])]
+    assert len(answer.logprobs) == answer.usage.completion_tokens
+    assert tuple(entry for delta in deltas for entry in delta.logprobs) == answer.logprobs
+
+
+def test_a_space_at_the_beginning_of_a_token_is_part_of_its_text(pipeline):
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    own = Tokenizer(models.WordLevel({"\u2581Hello": 0, "\u2581you": 1, "<s>": 2}, unk_token="<s>"))
+    own.pre_tokenizer, own.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    renderer = PromptRenderer(PreTrainedTokenizerFast(tokenizer_object=own), None)
+    assert renderer.show([1]) == "you"
+
+    from axolotl_cache.pipeline import _Logprobs
+
+    choices = [SimpleNamespace(token=1, logprob=-0.5, top=((0, -1.0),))]
+    logprobs = _Logprobs(renderer, SimpleNamespace(choices=choices), wanted=True)
+    logprobs.push()
+    assert logprobs.all == [TokenLogprob(1, " you", -0.5, (TokenLogprob(0, " Hello", -1.0),))]
