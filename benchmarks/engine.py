@@ -261,10 +261,11 @@ def overwrite_block(engine: Any, tokens: list[int], rng: random.Random) -> None:
     """Put noise where one cached block of a prompt was."""
     import torch
 
-    match = engine.cache.tree.match(tokens, namespace=NAMESPACE)
+    pool, tree = engine._pool, engine._cache.tree
+    match = tree.match(tokens, namespace=NAMESPACE)
     page = rng.choice(match.payloads)
-    engine.pool.fill(page, [torch.randn_like(tensor) for tensor in engine.pool.read(page)])
-    engine.cache.tree.release(match)
+    pool.fill(page, [torch.randn_like(tensor) for tensor in pool.read(page)])
+    tree.release(match)
 
 
 class RandomOperations:

@@ -51,6 +51,8 @@ class Ours:
                 continue
             now = watch.seconds()
             for number, generation in enumerate(generations):
+                if generation.error is not None:
+                    raise generation.error
                 if generation.tokens:
                     first.setdefault(number, now)
                 if generation.finish_reason:

@@ -20,7 +20,7 @@ from peft import (
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from axolotl_cache.engine.adapters import Adapters
+from axolotl_cache.engine.adapters import Adapters, _LoraLinear
 from axolotl_cache.engine.digest import DigestMemo
 from axolotl_cache.errors import ModelLoadError, RequestError
 from axolotl_cache.namespace import Namespace
@@ -555,6 +555,22 @@ def test_the_control_another_adapter_in_the_midst_is_seen(adapters, model, one, 
         "model.layers.1.mlp.up_proj"
     ]
     assert not torch.equal(logits(model), right)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 4, 8])
+def test_a_token_gets_the_same_bits_whatever_comes_with_it(rank):
+    """Of a small rank, the few rows of a decoding step would else be rounded by other rules than a prompt's."""
+    torch.manual_seed(0)
+    base = torch.nn.Linear(576, 192, bias=False).bfloat16()
+    down, up = (torch.nn.Parameter(torch.randn(*shape).bfloat16()) for shape in ((rank, 576), (192, rank)))
+    layer = _LoraLinear(base, down, up, 2.0)
+    x = torch.randn(4096, 576).bfloat16()
+    with torch.inference_mode():
+        whole = layer(x)
+        right = base(x) + torch.nn.functional.linear(torch.nn.functional.linear(x, down), up) * 2.0
+        assert torch.equal(whole, right)
+        for rows in (2, 4, 8):
+            assert torch.equal(torch.cat([layer(part) for part in x.split(rows)]), whole)
 
 
 def test_a_change_that_was_cut_off_leaves_no_mixture(adapters, model, one, two):

@@ -1,4 +1,4 @@
-"""The engine on a model with random weights: reuse, bounds, sampling, misuse."""
+"""The engine on a model with random weights, one request at a time: reuse, bounds, sampling, tiers, misuse."""
 
 import threading
 
@@ -6,16 +6,20 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
+from axolotl_cache.clock import ManualClock
 from axolotl_cache.engine.engine import Engine
-from axolotl_cache.engine.kv import KVBlock
-from axolotl_cache.errors import CapacityError, RequestError
+from axolotl_cache.engine.lower import LowerTier, open_lower_store
+from axolotl_cache.engine.memory import PressureGovernor
+from axolotl_cache.errors import CapacityError, RequestCancelled, RequestError
 from axolotl_cache.request import Sampling
+from axolotl_cache.stores import MemoryStore
 
 CPU = torch.device("cpu")
 GREEDY = Sampling(max_new_tokens=12)
+MB = 10**6
 
 
-def make_engine(model, max_cache_bytes=10**8, **options) -> Engine:
+def make_engine(model, max_cache_bytes=100 * MB, **options) -> Engine:
     return Engine(
         model,
         device=CPU,
@@ -42,6 +46,25 @@ def run(engine: Engine, tokens, sampling=GREEDY, **options):
     return generation
 
 
+def cached_pages(engine: Engine, tokens):
+    """The pages that a prompt would find."""
+    match = engine._cache.tree.match(tokens, namespace="n")
+    engine._cache.tree.release(match)
+    return match.payloads
+
+
+def check(engine: Engine):
+    """Nothing runs: all that is held is the cache's, and neither pool nor tree contradicts itself."""
+    engine._pool.check_invariants()
+    if engine._cache:
+        engine._cache.tree.check_invariants()
+    assert engine.held_bytes == engine.prefix_stats.held_bytes
+    assert engine.running_requests == engine.waiting_requests == 0
+
+
+# Reuse
+
+
 def test_the_second_time_whole_blocks_are_reused(probed):
     engine = probed()
     block = engine.block_size
@@ -50,18 +73,14 @@ def test_the_second_time_whole_blocks_are_reused(probed):
     assert (first.cached_tokens, second.cached_tokens) == (0, 5 * block)
     assert first.tokens == second.tokens
     assert engine.stats.prefill_tokens == len(tokens) + 7
+    check(engine)
 
 
-def test_a_running_engine_copies_no_block_that_its_slot_still_holds(probed):
+def test_the_last_token_is_always_computed(probed):
     engine = probed()
-    block = engine.block_size
-    shared = prompt(4 * block)
-    run(engine, shared + prompt(9, 1))
-    run(engine, shared + prompt(9, 2))
-    assert engine.stats.copied_blocks == 0
-    run(engine, prompt(70, 3))
-    run(engine, shared + prompt(9, 4))
-    assert engine.stats.copied_blocks == 4
+    tokens = prompt(4 * engine.block_size)
+    assert run(engine, tokens).tokens == run(engine, tokens).tokens
+    assert engine.stats.prefill_tokens == len(tokens) + engine.block_size
 
 
 def test_answers_do_not_depend_on_what_is_cached(probed):
@@ -70,19 +89,32 @@ def test_answers_do_not_depend_on_what_is_cached(probed):
     for i in range(6):
         tokens = shared[: 300 - 40 * i] + prompt(30 + i, 10 + i)
         assert run(engine, tokens).tokens == run(plain, tokens).tokens
+    check(engine)
+    check(plain)
+    assert plain.held_bytes == 0
 
 
-def test_a_corrupted_block_changes_the_answer(probed):
+def test_the_answer_is_reused_by_the_next_turn(probed):
+    engine, plain = probed(), probed(max_cache_bytes=0)
+    block = engine.block_size
+    tokens = prompt(40)
+    for turn in range(3):
+        answer = run(engine, tokens, Sampling(max_new_tokens=50))
+        known = len(tokens) + len(answer.tokens) - (answer.finish_reason == "length")
+        tokens = [*tokens, *answer.tokens, *prompt(9, turn)]
+        assert engine._cache.known_tokens(tokens, "n") == known // block * block
+    answer = run(engine, tokens)
+    assert answer.cached_tokens == known // block * block
+    assert answer.tokens == run(plain, tokens).tokens
+
+
+def test_a_corrupted_page_changes_the_answer(probed):
     """The control: if this passed with wrong keys and values, the tests above could not fail."""
     engine = probed()
     tokens = prompt(300)
     right = run(engine, tokens).tokens
-    match = engine._tree.match(tokens, namespace="n")
-    block: KVBlock = match.payloads[0]
-    engine._tree.release(match)
-    for tensor in block.tensors:
-        tensor.copy_(torch.randn(tensor.shape) * 5)
-    engine._slot.remember([])
+    page = cached_pages(engine, tokens)[3]
+    engine._pool.fill(page, [torch.randn_like(t) * 5 for t in engine._pool.read(page)])
     assert run(engine, tokens).tokens != right
 
 
@@ -91,6 +123,9 @@ def test_namespaces_share_nothing(probed):
     tokens = prompt(200)
     run(engine, tokens, namespace="one")
     assert run(engine, tokens, namespace="other").cached_tokens == 0
+    assert engine.clear(namespace="one") > 0
+    assert run(engine, tokens, namespace="one").cached_tokens == 0
+    assert run(engine, tokens, namespace="other").cached_tokens > 0
 
 
 def test_reuse_off_reads_and_writes_nothing(probed):
@@ -101,34 +136,16 @@ def test_reuse_off_reads_and_writes_nothing(probed):
     assert run(engine, tokens, reuse=False).cached_tokens == 0
     run(engine, prompt(200, 5), reuse=False)
     assert engine.prefix_stats.held_blocks == blocks
+    check(engine)
 
 
-def test_held_bytes_never_exceed_the_bound(probed):
-    block_bytes = probed()._block_bytes
-    engine = probed(max_cache_bytes=3 * block_bytes + 1)
-    for seed in range(5):
-        run(engine, prompt(200, seed))
-        assert engine.prefix_stats.held_bytes <= 3 * block_bytes
-        real = sum(t.untyped_storage().nbytes() for n in engine._tree._recency for t in n.payload.tensors)
-        assert real == engine.prefix_stats.held_bytes
-    engine._tree.check_invariants()
-
-
-def test_pinned_prefixes_are_there_for_the_first_request(probed):
+def test_a_prompt_whose_answer_is_not_wanted_any_more_is_kept_all_the_same(probed):
     engine = probed()
-    block = engine.block_size
-    system = prompt(3 * block + 5)
-    assert engine.pin(system, namespace="n") == 3 * block
-    assert engine.prefix_stats.pinned_bytes == engine.kv_bytes_per_token * 3 * block
-    assert run(engine, system + prompt(20, 1)).cached_tokens == 3 * block
-    assert engine.pin(system[: block - 1], namespace="n") == 0
-
-
-def test_pins_too_large_for_the_bound_are_refused(probed):
-    engine = probed(max_cache_bytes=probed()._block_bytes)
-    with pytest.raises(CapacityError, match="max_cache_size"):
-        engine.pin(prompt(300), namespace="n")
-    assert run(engine, prompt(100)).tokens
+    generation = engine.generate(prompt(200), GREEDY, namespace="n")
+    next(iter(generation))
+    generation.close()
+    assert engine.prefix_stats.held_blocks == 200 // engine.block_size
+    check(engine)
 
 
 def test_says_where_a_prompt_leaves_what_is_cached(probed):
@@ -139,6 +156,337 @@ def test_says_where_a_prompt_leaves_what_is_cached(probed):
     difference = run(engine, other).difference
     assert difference.position_tokens == 150
     assert difference.cached[0] == tokens[150]
+
+
+def test_what_nobody_used_for_its_time_is_forgotten(probed):
+    clock = ManualClock()
+    engine = probed(ttl_seconds=60, clock=clock)
+    tokens = prompt(200)
+    run(engine, tokens)
+    clock.advance(61)
+    assert run(engine, tokens).cached_tokens == 0
+
+
+# Bounds
+
+
+def test_what_is_held_for_reuse_never_exceeds_the_bound(probed):
+    page_bytes = probed()._pool.page_bytes
+    engine, plain = probed(max_cache_bytes=3 * page_bytes + 1), probed(max_cache_bytes=0)
+    for seed in range(5):
+        tokens = prompt(200, seed)
+        generation = engine.generate(tokens, GREEDY, namespace="n")
+        while engine.step():
+            assert engine.prefix_stats.held_bytes <= 3 * page_bytes
+            engine._cache.tree.check_invariants()
+        assert generation.tokens == run(plain, tokens).tokens
+        check(engine)
+    assert engine.held_bytes == 3 * page_bytes
+
+
+def test_pinned_prefixes_are_there_for_the_first_request(probed):
+    engine = probed()
+    block = engine.block_size
+    system = prompt(3 * block + 5)
+    assert engine.pin(system, namespace="n") == 3 * block
+    assert engine.prefix_stats.pinned_bytes == engine.kv_bytes_per_token * 3 * block
+    assert run(engine, system + prompt(20, 1)).cached_tokens == 3 * block
+    assert engine.pin(system[: block - 1], namespace="n") == 0
+    check(engine)
+
+
+def test_pins_too_large_for_the_bound_are_refused(probed):
+    engine = probed(max_cache_bytes=probed()._pool.page_bytes)
+    with pytest.raises(CapacityError, match="max_cache_size"):
+        engine.pin(prompt(300), namespace="n")
+    assert engine.prefix_stats.pinned_bytes == 0
+    assert run(engine, prompt(100)).tokens
+    check(engine)
+
+
+def test_under_pressure_the_cache_gives_memory_back_and_grows_again(probed):
+    page = probed()._pool.page_bytes
+    now, available = ManualClock(), [1000 * page]
+    governor = PressureGovernor(1000 * page, available=lambda: available[0], clock=now)
+    engine, plain = probed(governor=governor), probed(max_cache_bytes=0)
+    tokens = prompt(640)
+    run(engine, tokens)
+    assert engine.prefix_stats.held_blocks == 20
+    pages_before = engine._pool.capacity_pages
+
+    now.advance(2)
+    available[0] = 40 * page  # 10 less than is to stay free
+    assert run(engine, prompt(5, 1)).tokens == run(plain, prompt(5, 1)).tokens
+    assert engine.prefix_stats.held_blocks == 20 - 10 - 0
+    assert engine._pool.capacity_pages < pages_before
+    assert run(engine, tokens).tokens == run(plain, tokens).tokens  # from pages that have moved
+    check(engine)
+
+    available[0] = 900 * page
+    for _ in range(10):
+        now.advance(2)
+        engine.generate([5], Sampling(max_new_tokens=1), namespace="n")
+        engine.step()
+    assert run(engine, tokens).tokens == run(plain, tokens).tokens
+    assert engine.prefix_stats.held_blocks == 20
+    check(engine)
+
+
+def test_what_is_in_use_under_pressure_goes_as_soon_as_it_is_not(probed):
+    page = probed()._pool.page_bytes
+    allowed = [100 * page]
+
+    class Governor:
+        def allowed_bytes(self, held_bytes, bound_bytes):
+            return allowed[0]
+
+    engine, plain = probed(governor=Governor()), probed(max_cache_bytes=0)
+    tokens = prompt(640)
+    run(engine, tokens)
+    generation = engine.generate(tokens, GREEDY, namespace="n")
+    engine.step()
+    assert generation.cached_tokens == 608
+    allowed[0] = 2 * page
+    engine.step()
+    assert engine.prefix_stats.held_blocks == 19  # what is found and read can't go
+    engine._cache.tree.check_invariants()
+    assert list(generation) == run(plain, tokens).tokens
+    run(engine, [5])
+    assert engine.prefix_stats.held_blocks <= 2
+    check(engine)
+
+
+def test_a_failed_allocation_leaves_an_engine_that_works(probed, monkeypatch):
+    engine, plain = probed(), probed(max_cache_bytes=0)
+    run(engine, prompt(100))
+    allocate = engine._pool.allocate
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            engine._pool,
+            "allocate",
+            lambda count: allocate(count) if engine._pool.used_pages + count < 15 else _no_memory(),
+        )
+        with pytest.raises(MemoryError):
+            run(engine, prompt(900))
+        check(engine)
+        assert run(engine, prompt(120, 3)).tokens == run(plain, prompt(120, 3)).tokens
+    tokens = prompt(600, 2)
+    assert run(engine, tokens).tokens == run(plain, tokens).tokens
+    assert run(engine, prompt(100)).tokens == run(plain, prompt(100)).tokens
+    check(engine)
+
+
+def _no_memory():
+    raise MemoryError
+
+
+# Slower tiers
+
+
+@pytest.fixture
+def tiers(probed, tmp_path):
+    """Makes engines over one folder on disk, as one process after another would."""
+    stores = []
+
+    def make(wrap=lambda store: store, speed_seconds=1e6, **options):
+        def lower(layout, block_size):
+            store = open_lower_store(tmp_path, layout=layout, block_size=block_size, max_bytes=10 * MB)
+            stores.append(wrap(store))
+            return [LowerTier(stores[-1], layout=layout, block_size=block_size)]
+
+        engine = probed(lower=lower, **options)
+        # What computing is taken to cost, so that no test rests on how fast this machine is just now.
+        engine.stats.prefill_seconds, engine.stats.prefill_tokens = 1000 * speed_seconds, 1000
+        return engine
+
+    return make
+
+
+def test_after_a_restart_the_first_request_hits(probed, tiers):
+    tokens, plain = prompt(600), probed(max_cache_bytes=0)
+    before = tiers()
+    expected = run(before, tokens, Sampling(max_new_tokens=50)).tokens
+    before.close()
+    after = tiers()
+    again = run(after, tokens, Sampling(max_new_tokens=50))
+    assert again.cached_tokens == 576
+    assert after.stats.loaded_tokens == 576
+    assert again.tokens == expected == run(plain, tokens, Sampling(max_new_tokens=50)).tokens
+    assert after.stats.prefill_tokens == 1000 + 24
+    turn = [*tokens, *again.tokens, *prompt(10, 1)]
+    after.close()
+    check(after)
+    last = tiers()
+    found = run(last, turn)
+    assert found.cached_tokens == (600 + len(again.tokens) - 1) // 32 * 32  # the answer was stored, too
+    assert found.tokens == run(plain, turn).tokens
+    last.close()
+
+
+def test_the_first_request_hits_before_anything_was_measured(probed, tiers):
+    tokens = prompt(600)
+    before = tiers()
+    expected = run(before, tokens).tokens
+    before.close()
+    after = tiers(speed_seconds=0)
+    after.stats.prefill_tokens = 0
+    again = run(after, tokens)
+    assert again.tokens == expected
+    after.close()
+
+
+def test_loaded_blocks_are_the_very_bits(probed, tiers):
+    tokens = prompt(600)
+    before = tiers()
+    run(before, tokens)
+    wanted = [before._pool.read(page) for page in cached_pages(before, tokens)]
+    before.close()
+    after = tiers()
+    run(after, tokens)
+    found = [after._pool.read(page) for page in cached_pages(after, tokens)]
+    assert len(found) == len(wanted) == 18
+    for one, other in zip(wanted, found, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    after.close()
+
+
+def test_a_damaged_block_on_disk_is_a_miss_and_never_an_answer(probed, tiers, tmp_path):
+    tokens, plain = prompt(600), probed(max_cache_bytes=0)
+    before = tiers()
+    run(before, tokens)
+    before.close()
+    damaged = 0
+    for path in tmp_path.rglob("*"):
+        data = bytearray(path.read_bytes()) if path.is_file() and path.suffix not in {".lock"} else b""
+        for at in range(4096 * 3 + 500, len(data), 9000):
+            data[at] ^= 16
+            damaged += 1
+        if damaged and data:
+            path.write_bytes(data)
+    assert damaged > 10
+    try:
+        after = tiers()
+    except Exception as error:  # a database that is damaged itself is told at start
+        pytest.skip(f"the damage hit the index: {error}")
+    answer = run(after, tokens)
+    assert answer.tokens == run(plain, tokens).tokens
+    assert answer.cached_tokens < 576
+    after.close()
+
+
+def test_a_wrong_block_in_the_store_would_be_seen(probed, tiers, monkeypatch):
+    """The control: were the wrong tensors to come back, the answer would be another."""
+    tokens = prompt(600)
+    before = tiers()
+    expected = run(before, tokens).tokens
+    before.close()
+    after = tiers()
+    take = after._cache.take
+    monkeypatch.setattr(
+        after._cache,
+        "take",
+        lambda prompt, table, blocks: take(prompt, table, [[t * 3 for t in block] for block in blocks]),
+    )
+    assert run(after, tokens).tokens != expected
+    after.close()
+
+
+class Held:
+    """A store that gives nothing back until it is let."""
+
+    def __init__(self, store) -> None:
+        self._store = store
+        self.asked, self.let = threading.Event(), threading.Event()
+
+    def get(self, key):
+        self.asked.set()
+        assert self.let.wait(60)
+        return self._store.get(key)
+
+    def __getattr__(self, name):
+        return getattr(self._store, name)
+
+
+def test_a_store_that_hangs_does_not_hold_up_the_answer(probed, tiers, monkeypatch):
+    tokens = prompt(600)
+    before = tiers()
+    expected = run(before, tokens).tokens
+    before.close()
+    held = []
+    after = tiers(wrap=lambda store: held.append(Held(store)) or held[0], speed_seconds=1e-6)
+    # It is taken for the fastest of disks, so that the load is begun, and turns out to be none.
+    monkeypatch.setattr(after._cache._lower[0], "load_seconds", lambda blocks: 0.0)
+    answer = run(after, tokens)
+    assert held[0].asked.is_set()
+    assert not held[0].let.is_set()  # it hangs to this moment, and the answer is there
+    assert answer.tokens == expected
+    assert answer.cached_tokens == 0
+    held[0].let.set()
+    after.close()
+    check(after)
+
+
+def test_what_others_ask_goes_on_while_one_is_being_loaded(probed, tiers):
+    tokens, plain = prompt(600), probed(max_cache_bytes=0)
+    before = tiers()
+    run(before, tokens)
+    before.close()
+    held = []
+    after = tiers(wrap=lambda store: held.append(Held(store)) or held[0])
+    loading = after.generate(tokens, GREEDY, namespace="n")
+    other = prompt(50, 4)
+    assert run(after, other).tokens == run(plain, other).tokens
+    assert not loading.tokens
+    held[0].let.set()
+    assert list(loading) == run(plain, tokens).tokens
+    assert loading.cached_tokens == 576
+    after.close()
+
+
+def test_a_load_that_would_be_slower_than_computing_is_not_begun(probed, tiers, monkeypatch):
+    tokens = prompt(600)
+    before = tiers()
+    expected = run(before, tokens).tokens
+    before.close()
+    after = tiers()
+    monkeypatch.setattr(after._cache._lower[0], "load_seconds", lambda blocks: 1e12)
+    monkeypatch.setattr(after._cache._lower[0], "fetch", lambda *_, **__: pytest.fail("was begun"))
+    assert run(after, tokens).tokens == expected
+    after.close()
+
+
+def test_a_cancelled_load_frees_everything(probed, tiers):
+    tokens = prompt(600)
+    before = tiers()
+    run(before, tokens)
+    before.close()
+    held = []
+    after = tiers(wrap=lambda store: held.append(Held(store)) or held[0])
+    loading = after.generate(tokens, GREEDY, namespace="n")
+    after.step()
+    loading.close()
+    check(after)
+    held[0].let.set()
+    after.close()
+
+
+def test_tiers_in_memory_are_filled_and_cleared(probed):
+    def lower(layout, block_size):
+        return [LowerTier(MemoryStore(100), layout=layout, block_size=block_size)]
+
+    engine = probed(lower=lower)
+    tokens = prompt(300)
+    run(engine, tokens)
+    tier = engine._cache._lower[0]
+    assert tier.flush(60)
+    assert tier.held_blocks == 9
+    engine.clear(namespace="n")
+    assert tier.held_blocks == 0
+    assert run(engine, tokens).cached_tokens == 0
+    engine.close()
+
+
+# Answers
 
 
 @pytest.mark.parametrize("length", [5, 64, 333])
@@ -175,14 +523,22 @@ def test_without_a_seed_samples_differ(probed):
     assert len({tuple(run(engine, prompt(20), sampling).tokens) for _ in range(4)}) > 1
 
 
-def test_ends_at_an_end_token(probed, tiny_model):
+def test_ends_at_an_end_token(probed):
     tokens = prompt(40)
     full = run(probed(), tokens).tokens
-    engine = make_engine(tiny_model)
-    engine.end_tokens = frozenset({full[3]})
-    generation = run(engine, tokens)
+    engine = probed()
+    generation = run(engine, tokens, end_tokens=frozenset({full[3]}))
     assert generation.finish_reason == "stop"
     assert generation.tokens == full[: full.index(full[3])]
+    engine.end_tokens = frozenset({full[3]})
+    assert run(engine, tokens).tokens == generation.tokens
+    check(engine)
+
+
+def test_tells_how_likely_each_token_was(probed):
+    generation = run(probed(), prompt(40), Sampling(max_new_tokens=4, logprobs=3))
+    assert [choice.token for choice in generation.choices] == generation.tokens
+    assert all(choice.top[0] == (choice.token, choice.logprob) for choice in generation.choices)
 
 
 @pytest.mark.parametrize(
@@ -208,47 +564,6 @@ def test_empty_and_too_long_prompts_are_refused(probed):
     assert run(engine, prompt(2036)).tokens
 
 
-def test_a_failed_allocation_leaves_an_engine_that_works(probed, monkeypatch):
-    engine, plain = probed(), probed(max_cache_bytes=0)
-    run(engine, prompt(100))
-    allocate = type(engine._slot.layout).allocate
-    with monkeypatch.context() as patch:
-        patch.setattr(
-            type(engine._slot.layout),
-            "allocate",
-            lambda self, tokens: allocate(self, tokens) if tokens < 500 else _no_memory(),
-        )
-        with pytest.raises(MemoryError):
-            run(engine, prompt(900))
-    tokens = prompt(600, 2)
-    assert run(engine, tokens).tokens == run(plain, tokens).tokens
-    assert run(engine, prompt(100)).tokens == run(plain, prompt(100)).tokens
-
-
-def _no_memory():
-    raise MemoryError
-
-
-def test_an_interrupted_copy_is_not_taken_for_what_it_was(probed):
-    engine, plain = probed(), probed(max_cache_bytes=0)
-    one, other = prompt(200, 1), prompt(200, 2)
-    run(engine, one)
-    run(engine, other)
-    match = engine._tree.match(one, namespace="n")
-    engine._tree.release(match)
-
-    class Breaks:
-        serial = -1
-
-        @property
-        def tensors(self):
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        engine._slot.begin([match.payloads[0], Breaks()], engine.block_size, 300)
-    assert run(engine, other).tokens == run(plain, other).tokens
-
-
 def test_without_a_length_the_answer_may_fill_the_context(probed):
     engine = probed()
     generation = run(engine, prompt(2040), Sampling())
@@ -256,44 +571,10 @@ def test_without_a_length_the_answer_may_fill_the_context(probed):
     assert generation.finish_reason in {"stop", "length"}
 
 
-def test_a_prompt_whose_answer_ends_with_its_first_token_is_kept_all_the_same(probed):
-    engine = probed()
-    generation = engine.generate(prompt(200), GREEDY, namespace="n")
-    next(iter(generation))
-    generation.close()
-    assert engine.prefix_stats.held_blocks == 200 // engine.block_size
+# Other models, and the end
 
 
-def test_an_abandoned_answer_frees_the_engine(probed):
-    engine = probed()
-    tokens = prompt(100)
-    generation = engine.generate(tokens, GREEDY, namespace="n")
-    next(iter(generation))
-    with pytest.raises(RequestError, match="still streaming"):
-        run(engine, tokens)
-    generation.close()
-    run(engine, tokens)
-    engine._tree.check_invariants()
-    assert all(n.references == 0 for n in engine._tree._recency)
-
-
-def test_threads_take_turns(probed):
-    engine, plain = probed(), probed(max_cache_bytes=0)
-    prompts = [prompt(80, seed) for seed in range(4)]
-    expected = [run(plain, p).tokens for p in prompts]
-    results: dict[int, list[int]] = {}
-    threads = [
-        threading.Thread(target=lambda i=i: results.update({i: run(engine, prompts[i]).tokens}))
-        for i in range(4)
-    ]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
-    assert [results[i] for i in range(4)] == expected
-
-
-def test_a_model_with_recurrent_state_runs_uncached(tiny_model):
+def test_a_model_with_recurrent_state_runs_uncached():
     from transformers import MambaConfig, MambaForCausalLM
 
     torch.manual_seed(0)
@@ -303,10 +584,24 @@ def test_a_model_with_recurrent_state_runs_uncached(tiny_model):
         model, device=CPU, context_length_tokens=512, end_tokens=frozenset({2}), max_cache_bytes=10**6
     )
     assert not engine.can_reuse
-    tokens = prompt(40)
-    ids = torch.tensor([tokens])
-    theirs = model.generate(ids, max_new_tokens=12, do_sample=False, eos_token_id=2, pad_token_id=0)
+    prompts = [prompt(40), prompt(25, 1)]
+    expected = []
+    for tokens in prompts:
+        ids = torch.tensor([tokens])
+        theirs = model.generate(ids, max_new_tokens=12, do_sample=False, eos_token_id=2, pad_token_id=0)
+        expected.append([t for t in theirs[0, len(tokens) :].tolist() if t != 2])
     for _ in range(2):
-        generation = run(engine, tokens)
-        assert generation.cached_tokens == 0
-        assert generation.tokens == [t for t in theirs[0, 40:].tolist() if t != 2]
+        together = [engine.generate(tokens, GREEDY, namespace="n") for tokens in prompts]
+        assert [list(generation) for generation in together] == expected
+        assert [generation.cached_tokens for generation in together] == [0, 0]
+
+
+def test_closing_the_engine_cancels_what_runs_and_what_waits(probed):
+    engine = probed(max_batch=1)
+    one, other = (engine.generate(prompt(100, seed), GREEDY, namespace="n") for seed in (1, 2))
+    engine.step()
+    engine.close()
+    assert one.finish_reason == other.finish_reason == "cancelled"
+    check(engine)
+    with pytest.raises(RequestCancelled):
+        list(other)

@@ -54,6 +54,10 @@ _KEEPS_BASE: Final = ("gaussian", "eva", "orthogonal")
 """Ways to begin training that leave the base model's weights as they are; the others, as PiSSA or LoftQ,
 take their beginning out of them."""
 
+_LEAST_RANK: Final = 8
+"""Products with fewer results than this in all take another way through the kernels in bfloat16, and round
+otherwise for a few rows than for many. Ranks below are filled up with zeros, which change no result."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Adapter:
@@ -507,6 +511,10 @@ class _LoraLinear(nn.Module):
 
     def __init__(self, base: nn.Linear, down: nn.Parameter, up: nn.Parameter, scale: float) -> None:
         super().__init__()
+        missing = max(_LEAST_RANK - len(down), 0)
+        if missing:
+            down = nn.Parameter(nn.functional.pad(down.data, (0, 0, 0, missing)), requires_grad=False)
+            up = nn.Parameter(nn.functional.pad(up.data, (0, missing)), requires_grad=False)
         self.base_layer = base
         self.down = down
         # A power of two changes exponents only, so that it may as well be in the weights: nothing rounds,

@@ -180,11 +180,10 @@ class KVCache:
         if self._governor is None:
             return
         allowed = self._governor.allowed_bytes(self._pool.used_bytes, self._max_bytes)
-        if allowed < self.tree.max_bytes:
-            self.tree.max_bytes = allowed
-            if self.tree.shrink_to(allowed):
-                self._pool.trim()
-        self.tree.max_bytes = allowed
+        if allowed < self.tree.max_bytes and self.tree.shrink_to(allowed):
+            self._pool.trim()
+        # What is in use goes later: until then the bound stays at what is held, so that this is asked again.
+        self.tree.max_bytes = max(allowed, self.stats.held_bytes)
 
     def clear(self, namespace: str | None) -> int:
         """Forget all blocks (of one namespace), in every tier; return how many were in the tree."""

@@ -37,6 +37,8 @@ from axolotl_cache.request import Sampling
 _DEFAULT_NEW_TOKENS: Final = 512
 _LOOK_AHEAD: Final = 4
 """How many times the batch of waiting requests is looked at for one that can start."""
+_ENOUGH_TOKENS: Final = 256
+"""Prompt tokens after which their speed is taken from this run and no longer from the probe."""
 _LOAD_POLL_SECONDS: Final = 0.05
 
 
@@ -464,12 +466,17 @@ class Engine:
             running.table = BlockTable(running.namespace)
             return
         table = running.table = self._cache.find(running.tokens, running.namespace)
-        speed = self.stats.prefill_seconds / self.stats.prefill_tokens if self.stats.prefill_tokens else 0.0
-        loading = self._cache.fetch(running.tokens, table, speed)
+        loading = self._cache.fetch(running.tokens, table, self._prefill_seconds_per_token)
         if loading:
             running.fetch, patience_seconds = loading
             running.fetch_until = time.monotonic() + patience_seconds
         self._note_found(running, table)
+
+    @property
+    def _prefill_seconds_per_token(self) -> float:
+        if self.stats.prefill_tokens < _ENOUGH_TOKENS:
+            return self.exactness.prefill_seconds_per_token
+        return self.stats.prefill_seconds / self.stats.prefill_tokens
 
     def _note_found(self, running: Running, table: BlockTable) -> None:
         running.computed_tokens = running.generation.cached_tokens = table.cached_tokens

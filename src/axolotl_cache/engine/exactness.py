@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -29,7 +30,7 @@ from axolotl_cache.engine.plan import ALONE, GRID, KEY_TILE_TOKENS, Layout, inva
 from axolotl_cache.engine.pool import Page
 from axolotl_cache.paths import make_private
 
-_VERSION = 5
+_VERSION = 6
 
 _ROW_MULTIPLES: Final = (1, 2, 4, 8, 16)
 """Candidates, cheapest first. Found so far: 2 in bfloat16 and 4 in float32 with AVX-512."""
@@ -59,6 +60,8 @@ class Exactness:
     row_multiple: int = 1
     numerics: str = ""
     """Digest of everything that decides about the bits: model, dtype, machine, threads, versions."""
+    prefill_seconds_per_token: float = 0.0
+    """What a prompt's token took here: what the first request after a start compares a disk with."""
 
     @property
     def layout(self) -> Layout:
@@ -190,6 +193,7 @@ def probe(
         return known
     report("checking that a reused prefix gives the same bits (once for this model on this machine)")
     result = replace(_measure(forward), numerics=numerics)
+    result = replace(result, prefill_seconds_per_token=_seconds_per_token(forward, result.layout))
     if file:
         _write(file, result)
     return result
@@ -215,6 +219,17 @@ def _measure(forward: Forward) -> Exactness:
             reason = "results do not depend on what else is computed with a token"
             return Exactness("invariant", reason, done, differences, multiple)
     return Exactness("grid", "results depend on the size of a call on this machine", done, differences)
+
+
+def _seconds_per_token(forward: Forward, layout: Layout) -> float:
+    tokens = _random_tokens(forward, min(128, forward.context_length_tokens))
+    pages = forward.pool.allocate(-(-len(tokens) // forward.pool.block_size))
+    started = time.perf_counter()
+    try:
+        forward.run([Chunk(pages, 0, tokens)], layout)
+    finally:
+        forward.pool.release(pages)
+    return (time.perf_counter() - started) / len(tokens)
 
 
 def _pages_change_results(forward: Forward) -> bool:
