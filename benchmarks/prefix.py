@@ -87,16 +87,16 @@ def ttft(pipeline: Any, questions: list[str], rounds: int, rng: random.Random) -
             order = ["cold", "hit", "own", "transformers"]
             tokens = renderer.tokens(renderer.text(request), is_plain=False)
             # Taken before any side runs, as a hit stores the question's own whole blocks.
-            match = engine._tree.match(tokens, namespace=pipeline.namespace.digest)
+            table = engine._cache.find(tokens, pipeline.namespace.digest)
             for side in order if number % 2 else reversed(order):
                 pipeline.prefix_enabled = side == "hit"
                 if side == "own":
-                    times[side].append(own_compute(engine, tokens, match.payloads))
+                    times[side].append(own_compute(engine, tokens, table))
                 elif side == "transformers":
                     times[side].append(theirs.first_token_seconds(tokens))
                 else:
                     times[side].append(pipeline.answer(request).ttft_seconds)
-            engine._tree.release(match)
+            engine._cache.close(table)
         pipeline.prefix_enabled = True
         ms = {side: median(t) * 1e3 for side, t in times.items()}
         ratios = [h / o for h, o in zip(times["hit"], times["own"], strict=True)]
@@ -119,12 +119,21 @@ def ttft(pipeline: Any, questions: list[str], rounds: int, rng: random.Random) -
     return rows
 
 
-def own_compute(engine: Any, tokens: list[int], blocks: Any) -> float:
+def own_compute(engine: Any, tokens: list[int], table: Any) -> float:
     """Return the seconds that the uncached tokens of a hit take alone, their prefix being in place."""
-    engine._begin(engine._slot, blocks, len(tokens) + 1)
+    from axolotl_cache.engine.forward import Chunk
+
+    found = table.cached_tokens
+    more = -(-len(tokens) // engine.block_size) - len(table.pages)
+    own = engine._pool.allocate(more)
     started = time.perf_counter()
-    engine._forward.prefill(engine._slot, tokens, engine.exactness.layout).argmax().item()
-    return time.perf_counter() - started
+    (logits,) = engine._forward.run(
+        [Chunk([*table.pages, *own], found, tokens[found:])], engine.exactness.layout
+    )
+    logits.argmax().item()
+    seconds = time.perf_counter() - started
+    engine._pool.release(own)
+    return seconds
 
 
 class HuggingFaceRecipe:

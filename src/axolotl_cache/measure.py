@@ -176,8 +176,7 @@ def compare(pipeline: Pipeline, requests: Sequence[Request], *, done: Callable[[
     """Answer each request with the cache off and on, the sides taking turns to go first.
 
     Taking turns spreads what the machine does besides over both sides. The side without cache reads and
-    stores nothing; it does take the engine's slot, so that the other side copies blocks which it would find
-    there if it were alone.
+    stores nothing.
     """
     off, on = Side(), Side()
     for number, request in enumerate(requests):
