@@ -133,14 +133,14 @@ def emit(
     print(json.dumps(result))
 
 
-def load(dtype: str) -> Any:
-    """Load the bundled model in `bfloat16` or `float32`."""
+def load(dtype: str, *, packed: bool = True) -> Any:
+    """Load the bundled model in `bfloat16` or `float32`; not `packed` is as transformers loads it."""
     from axolotl_cache.engine.loader import load_model
 
     if not MODEL.exists():
         raise SystemExit(f"{MODEL} is missing: run scripts/install")
     axolotl = {"base_model": str(MODEL), "bf16": dtype == "bfloat16", "chat_template": "tokenizer_default"}
-    return load_model(axolotl, config_path=REPOSITORY / "benchmarks", report=say)
+    return load_model(axolotl, config_path=REPOSITORY / "benchmarks", report=say, packed=packed)
 
 
 def make_engine(loaded: Any, *, max_cache_bytes: int, ignore_end: bool = False) -> Any:

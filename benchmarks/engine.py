@@ -227,7 +227,7 @@ class OwnCompute:
             out = self._model(ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
             out.logits[0, -1].argmax().item()
             taken = time.perf_counter() - started
-        self._cache.crop(self._prefix)
+        cache.crop(-len(tokens))
         return taken
 
 

@@ -40,7 +40,7 @@ class Compared:
 
 
 def alternate(name: str, entries: Sequence[Entry], requests: Sequence[TokenRequest]) -> Compared:
-    """Serve a workload by every side in turns, each round from a cold start; the order changes by rounds."""
+    """Serve a workload by every side in turns, each round from a cold start."""
     runs: dict[str, list[Run]] = {entry.side.name: [] for entry in entries}
     for entry, number in _order(entries):
         entry.side.forget()
@@ -53,8 +53,9 @@ def alternate(name: str, entries: Sequence[Entry], requests: Sequence[TokenReque
 
 
 def _order(entries: Sequence[Entry]) -> list[tuple[Entry, int]]:
+    """Return whose turn it is, there and back, so that nobody always follows the same side."""
     rounds = max(entry.rounds for entry in entries)
-    turns = [(entries[(n + r) % len(entries)], r) for r in range(rounds) for n in range(len(entries))]
+    turns = [(entry, r) for r in range(rounds) for entry in (reversed(entries) if r % 2 else entries)]
     return [(entry, number) for entry, number in turns if number < entry.rounds]
 
 

@@ -1,6 +1,5 @@
-"""Adapters and log probabilities on a request's way, over an engine as plain as can be."""
+"""Adapters and log probabilities on a request's way."""
 
-from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -11,55 +10,12 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from axolotl_cache import SmartInferenceCache
 from axolotl_cache.engine.adapters import Adapters
+from axolotl_cache.engine.engine import Engine
 from axolotl_cache.engine.loader import load_model
 from axolotl_cache.engine.prompt import PromptRenderer
-from axolotl_cache.engine.sampling import Sampler
 from axolotl_cache.errors import RequestError
 from axolotl_cache.pipeline import Pipeline
 from axolotl_cache.request import Answer, Delta, Message, Request, Sampling, Served, TokenLogprob
-
-
-class PlainGeneration:
-    """One answer, each token computed from the whole text, with the adapter that it was begun with."""
-
-    def __init__(self, engine, tokens, sampling, adapter):
-        self.engine, self.adapter, self.limit = engine, adapter, sampling.max_new_tokens
-        self.prompt, self.tokens, self.choices = list(tokens), [], []
-        self.sampler = Sampler(sampling, tokens, torch.device("cpu"))
-        self.prompt_tokens, self.cached_tokens, self.difference = len(tokens), 0, None
-        self.finish_reason = ""
-
-    def __iter__(self) -> Iterator[int]:
-        while len(self.tokens) < self.limit:
-            self.engine.adapters.use(self.adapter)
-            with torch.inference_mode():
-                logits = self.engine.model(input_ids=torch.tensor([self.prompt + self.tokens])).logits
-            choice = self.sampler.choose(logits[0, -1])
-            if choice.token in self.engine.end_tokens:
-                self.finish_reason = "stop"
-                return
-            self.choices.append(choice)
-            self.tokens.append(choice.token)
-            yield choice.token
-        self.finish_reason = "length"
-
-    def close(self):
-        pass
-
-
-class PlainEngine:
-    def __init__(self, loaded, adapters):
-        self.model, self.end_tokens, self.adapters = loaded.model, loaded.end_tokens, adapters
-        self.exactness = SimpleNamespace(mode="plain")
-        self.stats = SimpleNamespace(prefill_seconds=0.0, prefill_tokens=0)
-        self.namespaces = []
-
-    def generate(self, tokens, sampling, *, namespace, reuse, end_tokens, adapter=""):
-        self.namespaces.append(namespace)
-        return PlainGeneration(self, tokens, sampling, adapter)
-
-    def check_length(self, prompt_tokens, new_tokens):
-        return new_tokens
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +32,11 @@ def save_adapter(small_model_folder, folder, seed):
     return folder
 
 
+@pytest.fixture(scope="module")
+def memo(tmp_path_factory):
+    return tmp_path_factory.mktemp("exactness")
+
+
 @pytest.fixture
 def adapters(loaded, small_model_folder, tmp_path):
     adapters = Adapters(loaded.model, loaded.namespace, dtype=loaded.dtype)
@@ -86,44 +47,93 @@ def adapters(loaded, small_model_folder, tmp_path):
 
 
 @pytest.fixture
-def pipeline(loaded, adapters):
+def pipeline(loaded, adapters, memo):
+    engine = Engine(
+        loaded.model,
+        device=loaded.device,
+        context_length_tokens=loaded.context_length_tokens,
+        end_tokens=loaded.end_tokens,
+        max_cache_bytes=10**8,
+        adapters=adapters,
+        memo=memo,
+    )
     renderer = PromptRenderer(loaded.tokenizer, loaded.chat_template)
     response = SmartInferenceCache(capacity=100)
-    return Pipeline(PlainEngine(loaded, adapters), renderer, loaded.namespace, response, adapters=adapters)
+    return Pipeline(engine, renderer, loaded.namespace, response, adapters=adapters)
 
 
 def ask(adapter="", **settings) -> Request:
     sampling = Sampling(**{"max_new_tokens": 6} | settings)
-    return Request(messages=(Message("user", "Hello?"),), sampling=sampling, adapter=adapter)
+    messages = (Message("system", "You help the customers of a bank. " * 12), Message("user", "Hello?"))
+    return Request(messages=messages, sampling=sampling, adapter=adapter)
+
+
+NAMES = ["", "legal", "medical"]
 
 
 def test_each_adapter_has_its_own_answers_and_its_own_entries(pipeline):
-    names = ["", "legal", "medical"]
-    first = {name: pipeline.answer(ask(name)) for name in names}
+    first = {name: pipeline.answer(ask(name)) for name in NAMES}
     assert len({answer.text for answer in first.values()}) == 3
-    assert all(answer.served is Served.MISS for answer in first.values())
-    for name in reversed(names):
+    for answer in first.values():
+        assert (answer.served, answer.usage.cached_tokens) == (Served.MISS, 0)
+    for name in reversed(NAMES):
         again = pipeline.answer(ask(name))
         assert again.served is Served.HIT_EXACT
         assert again.text == first[name].text
-    assert len(set(pipeline.engine.namespaces)) == 3
+
+
+def test_the_prefix_cache_keeps_them_apart(pipeline):
+    pipeline.response_enabled = False
+    first = {name: pipeline.answer(ask(name)).text for name in NAMES}
+    for name in NAMES:
+        again = pipeline.answer(ask(name))
+        assert again.served is Served.HIT_PREFIX
+        assert again.text == first[name]
+
+
+def test_the_control_with_one_namespace_for_all_the_answers_are_wrong(pipeline, monkeypatch):
+    pipeline.response_enabled = False
+    right = pipeline.answer(ask("legal", max_new_tokens=24, logprobs=0))
+    pipeline.engine.clear()
+    monkeypatch.setattr(pipeline.adapters, "namespace_for", lambda adapter, within: within)
+    pipeline.answer(ask("medical"))
+    wrong = pipeline.answer(ask("legal", max_new_tokens=24, logprobs=0))
+    assert wrong.usage.cached_tokens
+    assert wrong.logprobs != right.logprobs
+
+
+def test_they_are_answered_side_by_side_as_if_alone(pipeline):
+    pipeline.response_enabled = pipeline.prefix_enabled = False
+    alone = {name: pipeline.answer(ask(name, logprobs=2)) for name in NAMES}
+    streams = {name: pipeline.stream(ask(name, logprobs=2)) for name in NAMES}
+    parts = {name: [next(stream)] for name, stream in streams.items()}
+    assert pipeline.engine.running_requests == 3
+    while streams:
+        for name in list(streams):
+            part = next(streams[name], None)
+            if part is None:
+                del streams[name]
+            else:
+                parts[name].append(part)
+    for name in NAMES:
+        answer = parts[name][-1]
+        assert (answer.text, answer.logprobs) == (alone[name].text, alone[name].logprobs)
 
 
 def test_a_reload_in_the_midst_of_an_answer_changes_nothing_of_it(pipeline, adapters):
-    whole = pipeline.answer(ask("legal"))
+    whole = pipeline.answer(ask("legal", logprobs=0))
     pipeline.response.clear()
-    namespace = pipeline.engine.namespaces[-1]
-    parts = pipeline.stream(ask("legal"))
+    pipeline.engine.clear()
+    parts = pipeline.stream(ask("legal", logprobs=0))
     begun = [next(parts)]
     file = adapters.get("legal").folder / "adapter_model.safetensors"
     save_file({n: w * -4 for n, w in load_file(file).items()}, file, metadata={"format": "pt"})
     adapters.reload("legal")
     *_, answer = [*begun, *parts]
-    assert answer.text == whole.text
-    assert pipeline.engine.namespaces[-1] == namespace
-    fresh = pipeline.answer(ask("legal"))
-    assert fresh.served is Served.MISS, "the answer of the old weights is not that of the new ones"
-    assert fresh.text != whole.text
+    assert (answer.text, answer.logprobs) == (whole.text, whole.logprobs)
+    fresh = pipeline.answer(ask("legal", logprobs=0))
+    assert fresh.served is Served.MISS, "nothing of the old weights serves the new ones"
+    assert fresh.logprobs != whole.logprobs
 
 
 def test_an_unknown_adapter_is_refused_before_anything_is_computed(pipeline, loaded):
@@ -131,7 +141,7 @@ def test_an_unknown_adapter_is_refused_before_anything_is_computed(pipeline, loa
         with pytest.raises(RequestError, match="no adapter 'other'; loaded: legal, medical"):
             act(ask("other"))
     pipeline.check(ask("legal"))
-    assert pipeline.engine.namespaces == []
+    assert pipeline.engine.stats.steps == 0
     pipeline.adapters = None
     with pytest.raises(RequestError, match="without any"):
         pipeline.answer(ask("legal"))
@@ -162,7 +172,7 @@ def test_stored_answers_replay_them(pipeline):
 def test_they_are_there_only_if_asked_for(pipeline):
     silent, told = pipeline.answer(ask()), pipeline.answer(ask(logprobs=0))
     assert (silent.logprobs, silent.text) == ((), told.text)
-    assert told.served is Served.MISS, "what was stored without them can't serve who wants them"
+    assert told.served is not Served.HIT_EXACT, "what was stored without them can't serve who wants them"
     assert all(entry.top == () for entry in told.logprobs)
     assert pipeline.answer(ask()).logprobs == ()
 

@@ -20,7 +20,7 @@ from peft import (
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from axolotl_cache.engine.adapters import Adapters, _LoraLinear
+from axolotl_cache.engine.adapters import Adapters
 from axolotl_cache.engine.digest import DigestMemo
 from axolotl_cache.errors import ModelLoadError, RequestError
 from axolotl_cache.namespace import Namespace
@@ -557,20 +557,20 @@ def test_the_control_another_adapter_in_the_midst_is_seen(adapters, model, one, 
     assert not torch.equal(logits(model), right)
 
 
-@pytest.mark.parametrize("rank", [1, 2, 4, 8])
-def test_a_token_gets_the_same_bits_whatever_comes_with_it(rank):
-    """Of a small rank, the few rows of a decoding step would else be rounded by other rules than a prompt's."""
-    torch.manual_seed(0)
-    base = torch.nn.Linear(576, 192, bias=False).bfloat16()
-    down, up = (torch.nn.Parameter(torch.randn(*shape).bfloat16()) for shape in ((rank, 576), (192, rank)))
-    layer = _LoraLinear(base, down, up, 2.0)
-    x = torch.randn(4096, 576).bfloat16()
-    with torch.inference_mode():
-        whole = layer(x)
-        right = base(x) + torch.nn.functional.linear(torch.nn.functional.linear(x, down), up) * 2.0
-        assert torch.equal(whole, right)
-        for rows in (2, 4, 8):
-            assert torch.equal(torch.cat([layer(part) for part in x.split(rows)]), whole)
+@pytest.mark.parametrize("options", [{"r": 1}, {"r": 2}, {"r": 8}, {"r": 4, "use_dora": True}], ids=str)
+def test_a_token_gets_the_same_bits_whatever_comes_with_it(tmp_path, options):
+    """The few rows of a decoding step are small products, which torch would else round by other rules."""
+    sizes = {"hidden_size": 576, "num_attention_heads": 9, "num_key_value_heads": 3, "num_hidden_layers": 1}
+    model = base_model(**sizes).bfloat16()
+    folder = save_adapter(tmp_path / "adapter", 5, model=base_model(**sizes), **options)
+    adapters = Adapters(model, NAMESPACE)
+    adapters.load("a", folder)
+    x = torch.randn(2048, 576, generator=torch.Generator().manual_seed(0)).bfloat16()
+    for layer in adapters.get("a").layers.values():
+        with torch.inference_mode():
+            whole = layer(x)
+            for rows in (2, 4, 8):
+                assert torch.equal(torch.cat([layer(part) for part in x.split(rows)]), whole)
 
 
 def test_a_change_that_was_cut_off_leaves_no_mixture(adapters, model, one, two):

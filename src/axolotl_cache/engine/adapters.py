@@ -54,9 +54,10 @@ _KEEPS_BASE: Final = ("gaussian", "eva", "orthogonal")
 """Ways to begin training that leave the base model's weights as they are; the others, as PiSSA or LoftQ,
 take their beginning out of them."""
 
-_LEAST_RANK: Final = 8
-"""Products with fewer results than this in all take another way through the kernels in bfloat16, and round
-otherwise for a few rows than for many. Ranks below are filled up with zeros, which change no result."""
+_SMALL: Final = 16 * 16 * 16
+"""Products of up to this many multiplications take another way through torch on a CPU in 16 bits, and round
+otherwise: the few rows of a decoding step would not get a prompt's bits. Source: `checksize` in
+aten/src/ATen/native/mkldnn/Matmul.cpp."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -378,15 +379,19 @@ class _Tree:
         for layer in found.values():
             _restore(layer, originals)
             layer.eval()
-        own = {
-            id(p): p for layer in found.values() for p in layer.parameters() if id(p) not in self._shared
-        }.values()
-        for parameter in own:
+        for parameter in self._own_weights(found):
             parameter.requires_grad_(False)
             if parameter.is_floating_point() and not hasattr(parameter, "quant_state"):
                 parameter.data = parameter.data.to(dtype)
-        nbytes = sum(p.nbytes for p in own)
+        for layer in found.values():
+            _fill_up(layer)
+        nbytes = sum(p.nbytes for p in self._own_weights(found))
         return {path: _lean(layer) for path, layer in found.items()}, nbytes
+
+    def _own_weights(self, layers: Mapping[str, nn.Module]) -> list[nn.Parameter]:
+        """Return the weights of layers that are not the base model's, each once."""
+        all_of_them = {id(p): p for layer in layers.values() for p in layer.parameters()}
+        return [parameter for key, parameter in all_of_them.items() if key not in self._shared]
 
     def _twin(self, originals: dict[int, nn.Module]) -> nn.Module:
         """Return a copy of the plain tree for PEFT to change; `originals` gets the copied by their copy's id.
@@ -486,6 +491,30 @@ def _restore(layer: nn.Module, originals: Mapping[int, nn.Module]) -> None:
                 module._modules[name] = originals[id(child)]
 
 
+def _fill_up(layer: nn.Module) -> None:
+    """Fill ranks up with zeros, which change no result, so that a single row is no small product."""
+    from peft.tuners.lora.layer import LoraLayer
+
+    for module in layer.modules():
+        if not isinstance(module, LoraLayer):
+            continue
+        if _KEY in module.lora_A:
+            down, up = module.lora_A[_KEY], module.lora_B[_KEY]
+            down.weight, up.weight = _filled_up(down.weight, up.weight)
+        if _KEY in module.lora_embedding_A:
+            both = _filled_up(module.lora_embedding_A[_KEY], module.lora_embedding_B[_KEY])
+            module.lora_embedding_A[_KEY], module.lora_embedding_B[_KEY] = both
+
+
+def _filled_up(down: nn.Parameter, up: nn.Parameter) -> tuple[nn.Parameter, nn.Parameter]:
+    """Return (rank, in) and (out, rank) with as large a rank as it takes."""
+    missing = _SMALL // min(down.shape[1], up.shape[0]) + 1 - down.shape[0]
+    if missing <= 0 or down.dtype.itemsize != 2 or down.device.type != "cpu":
+        return down, up
+    down = nn.Parameter(nn.functional.pad(down.data, (0, 0, 0, missing)), requires_grad=False)
+    return down, nn.Parameter(nn.functional.pad(up.data, (0, missing)), requires_grad=False)
+
+
 def _lean(layer: Any) -> Any:
     """Return a layer that computes the same bits in fewer steps, where it is a plain one."""
     from peft.tuners.lora.layer import Linear
@@ -511,10 +540,6 @@ class _LoraLinear(nn.Module):
 
     def __init__(self, base: nn.Linear, down: nn.Parameter, up: nn.Parameter, scale: float) -> None:
         super().__init__()
-        missing = max(_LEAST_RANK - len(down), 0)
-        if missing:
-            down = nn.Parameter(nn.functional.pad(down.data, (0, 0, 0, missing)), requires_grad=False)
-            up = nn.Parameter(nn.functional.pad(up.data, (0, missing)), requires_grad=False)
         self.base_layer = base
         self.down = down
         # A power of two changes exponents only, so that it may as well be in the weights: nothing rounds,

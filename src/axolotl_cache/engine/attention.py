@@ -11,7 +11,7 @@ What was measured, and on what it rests: docs/design/exactness.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -28,6 +28,9 @@ LEAST_ROWS: Final = 4
 
 _NAME: Final = "axolotl_cache_pages"
 _CHANGES_RESULTS: Final = ("position_bias", "softcap", "s_aux", "sinks")
+
+MaskFunction = Callable[[Any, Any, Any, Any], Any]
+"""transformers' form of a mask: (batch, head, query, key) -> whether that query sees that key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,10 @@ class Plan:
         self.rows = padded_rows
         self.windows: set[int] = set()
         """The sliding windows that layers asked for."""
+        self.masks: dict[int | None, MaskFunction] = {}
+        """The masks that the model would have made, by their window; the first of each."""
+        self._new: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._attended = True
         block, device = pool.block_size, pool.layout.device
         slots: list[int] = []
         pieces: dict[tuple[int, int], list[tuple[int, int, int, Rows]]] = {}
@@ -126,13 +133,35 @@ class Plan:
         )
 
     def write(self, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Put the new keys and values, (1, kv_heads, rows, dim), where they belong in this layer."""
+        """Put the new keys and values, (1, kv_heads, rows, dim), where they belong in this layer.
+
+        Raises:
+            ValueError: nobody has attended to the ones before.
+        """
+        self.check_attended()
         for new, held in zip((keys, values), self.pool.tensors(self.layer), strict=True):
             held.flatten(1, 2).index_copy_(1, self.slots, new[0])
+        self._new, self._attended = (keys, values), False
+
+    def attend_to(self, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Note that attention asks for these new keys and values, and for all that stand before them.
+
+        Raises:
+            ValueError: they are not what was written last: a model that makes something else of what it
+                caches, or lets a layer see what another one cached.
+        """
+        if self._new is None or keys is not self._new[0] or values is not self._new[1]:
+            raise ValueError("attention to other keys and values than the layer's own can't be paged")
+        self._attended = True
+
+    def check_attended(self) -> None:
+        """Raise ValueError if a layer wrote keys and values and then attended in a way of its own."""
+        if not self._attended:
+            raise ValueError(f"layer {self.layer} attends in a way of its own, which can't be paged")
 
     def read(self, tiles: _Tiles) -> Iterator[torch.Tensor]:
         """Yield this layer's keys and then its values for these tiles, (B, kv_heads, N, dim)."""
-        for held in self.pool.tensors(self.layer):
+        for which, held in enumerate(self.pool.tensors(self.layer)):
             heads, pages, block, dim = held.shape
             if tiles.in_a_row is not None:
                 first = tiles.in_a_row
@@ -141,7 +170,8 @@ class Plan:
             if heads not in tiles.gathers:
                 of_head = torch.arange(heads, device=held.device) * pages
                 tiles.gathers[heads] = (of_head[None, :, None] + tiles.places[:, None, :]).flatten()
-            found = held.view(heads * pages, block * dim).index_select(0, tiles.gathers[heads])
+            found = self.pool.scratch(which, len(tiles.gathers[heads]), block * dim)
+            torch.index_select(held.view(heads * pages, block * dim), 0, tiles.gathers[heads], out=found)
             yield found.view(len(tiles.places), heads, tiles.keys, dim)
 
     def mask(self, tiles: _Tiles, group: int, window: int | None, dtype: torch.dtype) -> torch.Tensor:
@@ -235,6 +265,7 @@ def _attend(
     if unknown or attention_mask is not None:
         raise ValueError(f"attention with {', '.join(unknown) or 'a mask of its own'} can't be paged")
     plan = _PLAN.get()
+    plan.attend_to(key, value)
     heads, kv_heads = query.shape[1], key.shape[1]
     group = heads // kv_heads
     # (rows, kv_heads, group, key_dim)
@@ -262,8 +293,23 @@ def _attend(
     return out.unsqueeze(0), None
 
 
-def _no_mask(*_: Any, **__: Any) -> None:
-    """Return no mask: the plan knows what is seen."""
+def _no_mask(
+    *_: Any,
+    mask_function: MaskFunction,
+    local_size: int | None = None,
+    allow_is_causal_skip: bool = True,
+    **__: Any,
+) -> None:
+    """Return no mask: the plan knows what is seen. Note which one it would have been.
+
+    Args:
+        mask_function: which keys a query sees.
+        local_size: the window, or whatever else the mask is bounded by.
+        allow_is_causal_skip: False where the model changes something about the usual mask.
+    """
+    if not allow_is_causal_skip:
+        raise ValueError("attention with a mask of its own can't be paged")
+    _PLAN.get().masks.setdefault(local_size, mask_function)
 
 
 AttentionInterface.register(_NAME, _attend)

@@ -393,13 +393,15 @@ class Engine:
 
     def _sweep(self) -> None:
         """Let go of everything that has ended."""
-        for running in [r for r in self._running if r.has_ended]:
+        # Looked at once: others may be cancelling meanwhile.
+        ended = [r for r in self._running if r.has_ended]
+        for running in ended:
             if running.fetch is not None:
                 running.fetch.cancel()
             if running.table is not None:
                 self._let_go(running.table)
-        self._running = [r for r in self._running if not r.has_ended]
-        if any(r.has_ended for r in self._waiting):
+        self._running = [r for r in self._running if r not in ended]
+        with self._changed:  # others may be sending meanwhile
             self._waiting = deque(r for r in self._waiting if not r.has_ended)
 
     def _let_go(self, table: BlockTable) -> None:

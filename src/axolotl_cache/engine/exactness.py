@@ -30,7 +30,7 @@ from axolotl_cache.engine.plan import ALONE, GRID, KEY_TILE_TOKENS, Layout, inva
 from axolotl_cache.engine.pool import Page
 from axolotl_cache.paths import make_private
 
-_VERSION = 6
+_VERSION = 7
 
 _ROW_MULTIPLES: Final = (1, 2, 4, 8, 16)
 """Candidates, cheapest first. Found so far: 2 in bfloat16 and 4 in float32 with AVX-512."""
@@ -41,6 +41,8 @@ _CUTS: Final = ((100, 13, 300, 32, 700, 100), (1180, *[1] * 12, *[3] * 7, *[2] *
 _COMPANY: Final = (40, 300, 77)
 """Lengths of the prompts that are computed in the same calls."""
 _CALL_TOKENS: Final = 512
+_SHORT_TOKENS: Final = 300
+"""Length of the prompt that shows whether the model can be computed our way at all."""
 
 _ROUNDING: Final = {4: 1e-3, 2: 0.3}
 """By bytes of a number: the difference that rounding may make in logits, relative to their spread (root mean
@@ -184,28 +186,30 @@ def probe(
         report: is told before anything is measured.
     """
     numerics = _fingerprint(forward)
-    hopeless = _why_never_paged(forward.model)
-    if hopeless:
-        return Exactness("alone", hopeless, numerics=numerics)
     file = memo / f"exactness-{numerics}.json" if memo else None
     known = _read(file) if file else None
     if known:
         return known
     report("checking that a reused prefix gives the same bits (once for this model on this machine)")
     result = replace(_measure(forward), numerics=numerics)
-    result = replace(result, prefill_seconds_per_token=_seconds_per_token(forward, result.layout))
+    if result.mode != "none":
+        result = replace(result, prefill_seconds_per_token=_seconds_per_token(forward, result.layout))
     if file:
         _write(file, result)
     return result
 
 
 def _measure(forward: Forward) -> Exactness:
-    try:
-        if _pages_change_results(forward):
-            return Exactness("alone", "its attention gives something else when it is ours")
-    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        # A model whose attention is not what it seemed; it may still be able to run as it is.
-        return Exactness("alone", f"its attention can't be ours ({error})")
+    tokens = _random_tokens(forward, min(_SHORT_TOKENS, forward.context_length_tokens))
+    expected = forward.plain(tokens)
+    obstacle = (
+        _why_never_paged(forward.model)
+        or _why_different(forward, tokens, expected, GRID)
+        or _why_other_keys(forward)
+    )
+    if obstacle:
+        hopeless = _why_different(forward, tokens, expected, ALONE)
+        return Exactness("none", f"behind a prefix, {hopeless}") if hopeless else Exactness("alone", obstacle)
     varying = _why_never_invariant(forward.model)
     if varying:
         return Exactness("grid", varying)
@@ -232,32 +236,47 @@ def _seconds_per_token(forward: Forward, layout: Layout) -> float:
     return (time.perf_counter() - started) / len(tokens)
 
 
-def _pages_change_results(forward: Forward) -> bool:
-    """Return whether our attention gives logits that rounding can't explain: it wants more than a mask."""
-    tokens = _random_tokens(forward, min(300, forward.context_length_tokens))
-    logits = []
-    for layout in (ALONE, GRID):
-        pages = forward.pool.allocate(-(-len(tokens) // forward.pool.block_size))
-        try:
-            (last,) = forward.run([Chunk(pages, 0, tokens)], layout)
-        finally:
-            forward.pool.release(pages)
-        logits.append(last.float() if last is not None else torch.empty(0))
-    own, ours = logits
-    allowed = _ROUNDING.get(forward.pool.layout.dtype.itemsize, 1e-3)
-    if not bool((own - ours).square().mean().sqrt() <= allowed * own.std()):
-        return True
-    return not _windows(forward.model) <= forward.windows_seen
+def _why_different(forward: Forward, tokens: Sequence[int], expected: torch.Tensor, layout: Layout) -> str:
+    """Return why a prompt in two calls gives logits that rounding can't explain; nothing if it does not.
+
+    Two calls, because a layer that does not see what an earlier call left behind may be right in one.
+    """
+    first = len(tokens) * 2 // 3
+    pages = forward.pool.allocate(-(-len(tokens) // forward.pool.block_size))
+    try:
+        forward.run([Chunk(pages, 0, tokens[:first], wants_logits=False)], layout)
+        (last,) = forward.run([Chunk(pages, first, tokens[first:])], layout)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        # A model whose attention is not what it seemed; it may still be able to run as it is.
+        return f"its attention can't be ours ({error})" if layout.tiled else f"it fails ({error})"
+    finally:
+        forward.pool.release(pages)
+    allowed = _ROUNDING.get(forward.pool.layout.dtype.itemsize, 1e-3) * expected.float().std()
+    if last is not None and bool((expected.float() - last.float()).square().mean().sqrt() <= allowed):
+        return ""
+    return (
+        f"{'its attention' if layout.tiled else 'it'} gives something else{' when it is ours' * layout.tiled}"
+    )
 
 
-def _windows(model: Any) -> set[int]:
-    """Return the sliding windows that the configuration tells of: longer ones than a short prompt shows."""
-    config = model.config.get_text_config()
-    window = getattr(config, "sliding_window", None)
-    kinds = set(getattr(config, "layer_types", None) or ["sliding_attention" if window else "full_attention"])
-    if not window or "sliding_attention" not in kinds or getattr(config, "use_sliding_window", True) is False:
-        return set()
-    return {int(window)}
+def _why_other_keys(forward: Forward) -> str:
+    """Return why its masks show a token other keys than our attention does; nothing if they are the same.
+
+    A short prompt does not tell: a sliding window may be longer.
+    """
+    windows = {window for window in forward.masks_seen if window is not None}
+    if windows != forward.windows_seen:
+        return f"its masks have windows {sorted(windows)}, its attention {sorted(forward.windows_seen)}"
+    context = forward.context_length_tokens
+    for window, mask in forward.masks_seen.items():
+        size = window or KEY_TILE_TOKENS
+        places = sorted({p + d for p in (1, size, 2 * size, 3 * size + 5, context - 2) for d in (-1, 0, 1)})
+        at = torch.tensor([place for place in places if place < context], device=forward.pool.layout.device)
+        first, query, key = at.new_zeros(()), at[:, None], at[None, :]
+        ours = (key <= query) & (key > query - (window or context))
+        if not torch.equal(mask(first, first, query, key).expand_as(ours), ours):
+            return "its masks are not those of a sliding window" if window else "its masks are not causal"
+    return ""
 
 
 def _random_tokens(forward: Forward, count: int, seed: int = 0) -> list[int]:
@@ -299,7 +318,7 @@ def _why_never_paged(model: Any) -> str:
 
 
 def _why_never_invariant(model: Any) -> str:
-    if any("expert" in name for name, _ in model.named_modules()):
+    if any("expert" in name or "Expert" in type(module).__name__ for name, module in model.named_modules()):
         return "a mixture of experts: how many tokens meet in a matrix product depends on the others"
     if getattr(model, "quantization_method", None) is not None or getattr(model, "is_quantized", False):
         return "quantised weights: their kernels look at all tokens of a call at once"
@@ -346,7 +365,7 @@ def _read(file: Path) -> Exactness | None:
         known = Exactness(**json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
-    return known if known.mode in {"invariant", "grid", "alone"} else None
+    return known if known.mode in {"invariant", "grid", "alone", "none"} else None
 
 
 def _write(file: Path, result: Exactness) -> None:

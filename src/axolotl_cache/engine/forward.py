@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from axolotl_cache.engine.attention import Plan, Rows, paged_attention
+from axolotl_cache.engine.attention import MaskFunction, Plan, Rows, paged_attention
 from axolotl_cache.engine.plan import Layout
 from axolotl_cache.engine.pool import KVPool, Page
 
@@ -47,7 +47,17 @@ class Forward:
         self._keeps_logits = "logits_to_keep" in wanted
         self.windows_seen: set[int] = set()
         """The sliding windows that the model's layers asked for so far."""
+        self.masks_seen: dict[int | None, MaskFunction] = {}
+        """The masks that the model wanted to make so far, by their window."""
         self._paged = _PoolCache([_PagedLayer() for _ in range(1 + max(pool.layers))])
+
+    @torch.inference_mode()
+    def plain(self, tokens: Sequence[int]) -> torch.Tensor:
+        """Return the logits behind the last token, (vocabulary,), as the model gives them without pages."""
+        cut = {"logits_to_keep": 1} if self._keeps_logits else {}
+        ids = torch.tensor([list(tokens)], device=self.pool.layout.device)
+        logits: torch.Tensor = self.model(input_ids=ids, use_cache=False, **cut).logits
+        return logits[0, -1]
 
     @torch.inference_mode()
     def run(self, chunks: Sequence[Chunk], layout: Layout) -> list[torch.Tensor | None]:
@@ -75,7 +85,9 @@ class Forward:
         self._paged.plan = plan
         with paged_attention(self.model.config, plan):
             logits = self._call(ids, positions, wanted or [0], layout.row_multiple, self._paged)
+        plan.check_attended()
         self.windows_seen |= plan.windows
+        self.masks_seen = plan.masks | self.masks_seen
         found = iter(logits)
         return [next(found) if chunk.wants_logits else None for chunk in chunks]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -23,6 +23,7 @@ from axolotl_cache.engine.identity import (
     digest_weights,
 )
 from axolotl_cache.engine.places import Recipe, Report, find_places
+from axolotl_cache.engine.speed import prepare, why_not_packed
 from axolotl_cache.engine.templates import ChatTemplate, own_template, resolve_template
 from axolotl_cache.engine.tokenizer import digest_tokenizer, load_tokenizer
 from axolotl_cache.engine.weights import load_config, load_weights
@@ -95,6 +96,7 @@ def load_model(
     report: Report = _say_nothing,
     memo: DigestMemo | None = None,
     hardware: Hardware | None = None,
+    packed: bool = True,
 ) -> LoadedModel:
     """Load the model that an Axolotl YAML names, as Axolotl reads it (docs/models.md has the list).
 
@@ -110,6 +112,7 @@ def load_model(
         report: gets one line at each step.
         memo: remembers digests of files; by default in the user's cache folder.
         hardware: what the machine can do; by default it is asked.
+        packed: on a CPU, put weights into the order in which its kernels read them (engine/speed.py).
 
     Raises:
         ModelLoadError: something is missing, contradictory or damaged; the message says what to do.
@@ -123,6 +126,7 @@ def load_model(
         report=report,
         memo=memo if memo is not None else DigestMemo(),
         hardware=hardware if hardware is not None else Hardware.detect(),
+        packed=packed,
     )
     again = partial(
         load_model,
@@ -134,6 +138,7 @@ def load_model(
         report=report,
         memo=memo,
         hardware=hardware,
+        packed=packed,
     )
     for _ in range(ATTEMPTS):
         loaded = _load_once(recipe, again)
@@ -241,6 +246,11 @@ def _load_once(recipe: Recipe, again: Callable[[], LoadedModel]) -> LoadedModel:
         environment_tag=recipe.environment_tag,
         cache_version=recipe.cache_version,
     )
+    if recipe.packed and not why_not_packed(model):
+        prepared = prepare(model, "packed")
+        recipe.report(f"packed the weights of {prepared.packed} layers ({prepared.seconds:.1f} s)")
+        if not prepared.same_bits:
+            namespace = replace(namespace, compute=f"{namespace.compute}, packed")
     return LoadedModel(
         model=model,
         tokenizer=tokenizer,

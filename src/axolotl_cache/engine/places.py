@@ -28,6 +28,7 @@ class Recipe:
     report: Report
     memo: DigestMemo
     hardware: Hardware
+    packed: bool
 
     def get(self, *keys: str) -> Any:
         """Return the value of the first of these keys that is set; Axolotl knows some under two names."""

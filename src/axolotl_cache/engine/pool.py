@@ -73,6 +73,7 @@ class KVPool:
         self._layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {
             layer: self._empty(layer, 1) for layer in sorted(self._shapes)
         }
+        self._scratch = [torch.empty(0, dtype=layout.dtype, device=layout.device) for _ in range(2)]
         self._free: list[int] = []  # a heap: low places first, so that a request's pages tend to lie in a row
         self._used: dict[int, Page] = {}
         self._capacity = 1  # the scrap page
@@ -105,6 +106,17 @@ class KVPool:
     def tensors(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return a layer's keys and values, each (kv_heads, pages, block_size, dim), until pages move."""
         return self._layers[layer]
+
+    def scratch(self, which: int, rows: int, columns: int) -> torch.Tensor:
+        """Return uninitialised memory, (rows, columns), that is the same at every call with the same `which`.
+
+        Memory that comes and goes with every layer costs more than what is done with it: the system takes
+        it away, and clears it when it gives it back.
+        """
+        numbers = rows * columns
+        if self._scratch[which].numel() < numbers:
+            self._scratch[which] = torch.empty(numbers, dtype=self.layout.dtype, device=self.layout.device)
+        return self._scratch[which][:numbers].view(rows, columns)
 
     def allocate(self, count: int) -> list[Page]:
         """Return new pages, filled with zeros, held once.
@@ -250,6 +262,8 @@ def read_layout(model: Any, device: torch.device) -> KVLayout | None:
         if type(layer).__name__ not in {"DynamicLayer", "DynamicSlidingWindowLayer"}:
             return None
         if not isinstance(keys, torch.Tensor) or not isinstance(values, torch.Tensor) or keys.dim() != 4:
+            return None
+        if keys.shape[2] != 1 or values.shape[2] != 1:  # some put vectors of their own before the prompt
             return None
         shapes.setdefault((keys.shape[1], keys.shape[3], values.shape[3]), []).append(index)
         dtypes |= {keys.dtype, values.dtype}

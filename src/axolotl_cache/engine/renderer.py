@@ -53,6 +53,7 @@ def _tokenizer_folder(axolotl: Mapping[str, Any], config_path: Path, report: Rep
         report=report,
         memo=DigestMemo(),
         hardware=Hardware.detect(),
+        packed=False,
     )
     model = recipe.get("base_model")
     if not model:
