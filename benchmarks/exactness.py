@@ -1,7 +1,9 @@
-"""Does a reused prefix give the bits that computing it gives? By length of the rest.
+"""Do a token's bits depend on what else is computed with it? And what does it cost that they do not?
 
-Reusing whole blocks is not enough: kernels round by the shapes they are given. This shows what padding the
-last call and attending in tiles at fixed places do about it, and what they cost a cold prompt.
+The same prompts are computed whole, cut into calls in different ways down to single tokens, and in one
+another's company, with weights as loaded and packed, and calls padded to a multiple of 1, 2, 4 and 16 rows;
+every bit of keys, values and logits is compared. The engine's probe takes the smallest multiple without a
+difference.
 
     python benchmarks/exactness.py [--quick] [--dtype bfloat16|float32]
 """
@@ -10,86 +12,126 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Iterator
 from statistics import median
 from typing import Any
 
-from common import arguments, emit, load, say
+from common import arguments, emit, load, make_engine, say
 
-PREFIXES = (96, 544, 1184)
 SEED = 16
+MULTIPLES = (1, 2, 4, 16)
+CUTS = {
+    "long calls": (100, 13, 300, 32, 700),
+    "single tokens": (1100, *[1] * 100),
+    "2 tokens": (1100, *[2] * 50),
+    "3 tokens": (1100, *[3] * 33),
+    "5 to 11 tokens": (1100, 5, 7, 9, 10, 11, 6),
+}
 
 
-def seconds(comparer: Any, tokens: list[int], layout: Any) -> float:
-    """Return the seconds that a whole prompt takes."""
-    started = time.perf_counter()
-    comparer.compute(tokens, layout).argmax().item()
-    return time.perf_counter() - started
+def differences(comparer: Any, tokens: list[int], company: list[list[int]]) -> Iterator[tuple[str, bool]]:
+    """Yield for each way to compute a prompt whether any bit differs from the whole prompt's."""
+    with comparer.computed(tokens, ()) as (pages, logits):
+        for name, cuts in CUTS.items():
+            with comparer.computed(tokens, cuts) as (again, other):
+                yield name, not comparer.same(len(tokens), pages, logits, again, other)
+    for same in comparer.in_company(tokens[:640], company, decoded=8):
+        yield "in company", not same
+
+
+def cold_cost(engine: Any, lengths: list[int], rounds: int, rng: random.Random) -> list[dict[str, float]]:
+    """Time whole prompts against one plain, unpadded call of transformers, the sides taking turns."""
+    from axolotl_cache.engine.exactness import Comparer
+    from axolotl_cache.engine.plan import GRID
+
+    forward = engine._forward
+    layouts = {"ours": engine.exactness.layout, "grid": GRID}
+    rows = []
+    for length in lengths:
+        seconds: dict[str, list[float]] = {"plain": [], "ours": [], "grid": []}
+        for turn in range(rounds):
+            tokens = [rng.randrange(1000, 40000) for _ in range(length)]
+            for side in sorted(seconds, reverse=bool(turn % 2)):
+                started = time.perf_counter()
+                if side == "plain":
+                    forward.plain(tokens).argmax().item()
+                else:
+                    step = 128 if side == "grid" else 512
+                    comparer = Comparer(forward, layouts[side])
+                    with comparer.computed(tokens, [step] * length) as (_, logits):
+                        logits.argmax().item()
+                seconds[side].append(time.perf_counter() - started)
+        ms = {f"{side}_ms": median(times) * 1e3 for side, times in seconds.items()}
+        rows.append({"part": "cold", "tokens": length, "rounds": rounds, **ms})
+        say(
+            f"{length:>5} tokens: plain {ms['plain_ms']:.0f} ms, ours {ms['ours_ms']:.0f}, "
+            f"grid {ms['grid_ms']:.0f}"
+        )
+    return rows
 
 
 def main() -> None:
     """Run and report."""
     options = arguments(__doc__)
     from axolotl_cache.engine.exactness import Comparer
-    from axolotl_cache.engine.forward import Forward
-    from axolotl_cache.engine.kv import read_layout
-    from axolotl_cache.engine.plan import ALIGNED, GRID, Layout
+    from axolotl_cache.engine.plan import invariant
 
     started, rng = time.time(), random.Random(SEED)  # noqa: S311 - a workload, not a secret
-    loaded = load(options.dtype)
-    forward = Forward(loaded.model, loaded.device, loaded.context_length_tokens)
-    comparer = Comparer(forward, read_layout(loaded.model, loaded.device))
-    vocabulary = loaded.model.config.vocab_size
-    layouts = {
-        "blocks": Layout(32, 512, 1, tiled=False),
-        "blocks, padded": Layout(32, 512, 16, tiled=False),
-        "blocks, padded, tiled": ALIGNED,
-        "grid": GRID,
+    engines = {
+        weights: make_engine(load(options.dtype, packed=weights == "packed"), max_cache_bytes=0)
+        for weights in ("plain", "packed")
     }
-    lengths = range(1, 71, 5 if options.quick else 1)
-    rows = []
-    for name, layout in layouts.items():
-        for prefix in PREFIXES:
-            reused = prefix // layout.block_size * layout.block_size
-            differing = []
-            for rest in lengths:
-                tokens = [rng.randrange(vocabulary) for _ in range(prefix + rest)]
-                logits = comparer.compute(tokens, layout)
-                if comparer.differs(tokens, logits, reused, layout):
-                    differing.append(rest)
-            rows.append({"layout": name, "prefix_tokens": prefix, "differing_rest_lengths": differing})
-            say(f"{name:<24} prefix {prefix}: {len(differing)} of {len(lengths)} lengths differ {differing}")
-    times: dict[str, list[float]] = {name: [] for name in ("one call", *layouts)}
-    one_call = Layout(32, 4096, 1, tiled=False)
-    for number in range(6 if options.quick else 24):
-        tokens = [rng.randrange(vocabulary) for _ in range(rng.randint(200, 2000))]
-        order = list(times) if number % 2 else list(times)[::-1]
-        for name in order:
-            times[name].append(seconds(comparer, tokens, layouts.get(name, one_call)))
-    costs = {
-        name: median(a / b for a, b in zip(times[name], times["one call"], strict=True)) for name in layouts
-    }
-    for name, cost in costs.items():
-        say(f"a cold prompt of 200 to 2,000 tokens, {name}, over one call: {cost:.3f}")
-    differing_in = {
-        name: sum(len(r["differing_rest_lengths"]) for r in rows if r["layout"] == name) for name in layouts
+    engine = engines["packed"]
+    rows: list[dict[str, Any]] = []
+    for weights, multiple in [("packed", 1), *(("plain", multiple) for multiple in MULTIPLES)]:
+        comparer = Comparer(engines[weights]._forward, invariant(multiple))
+        found: dict[str, list[bool]] = {}
+        for _ in range(1 if options.quick else 4):
+            tokens, *company = (
+                [rng.randrange(1000, 40000) for _ in range(length)] for length in (1200, 40, 300, 77)
+            )
+            for name, differs in differences(comparer, tokens, company):
+                found.setdefault(name, []).append(differs)
+        for name, results in found.items():
+            rows.append(
+                {
+                    "part": "bits",
+                    "weights": weights,
+                    "row_multiple": multiple,
+                    "cut": name,
+                    "of": len(results),
+                    "differ": sum(results),
+                }
+            )
+        told = ", ".join(f"{name} {sum(results)} of {len(results)}" for name, results in found.items())
+        say(f"{weights}, rows padded to a multiple of {multiple:>2}: differing: {told}")
+    cold = cold_cost(engine, [200, 1200] if options.quick else [200, 600, 1200, 2000], 5, rng)
+    rows += cold
+
+    def differing(weights: str, multiple: int) -> int:
+        wanted = (weights, multiple)
+        return sum(
+            row["differ"]
+            for row in rows
+            if row["part"] == "bits" and (row["weights"], row["row_multiple"]) == wanted
+        )
+
+    figures = {
+        **{f"differing_plain_rows_of_{multiple}": differing("plain", multiple) for multiple in MULTIPLES},
+        "differing_packed": differing("packed", 1),
+        "cold_cost": median(row["ours_ms"] / row["plain_ms"] for row in cold),
+        "grid_cold_cost": median(row["grid_ms"] / row["plain_ms"] for row in cold),
     }
     emit(
         "exactness",
-        figures={
-            "compared_each": len(lengths) * len(PREFIXES),
-            "differing_blocks_only": differing_in["blocks"],
-            "differing_padded": differing_in["blocks, padded"],
-            "differing_padded_tiled": differing_in["blocks, padded, tiled"],
-            "differing_grid": differing_in["grid"],
-            "aligned_cold_cost": costs["blocks, padded, tiled"],
-            "grid_cold_cost": costs["grid"],
-        },
-        rows=[*rows, *({"layout": name, "cold_over_one_call": cost} for name, cost in costs.items())],
+        figures=figures,
+        rows=rows,
         seed=SEED,
         started=started,
-        packages=("torch", "transformers"),
-        quick=options.quick,
+        packages=["torch", "transformers"],
         dtype=options.dtype,
+        quick=options.quick,
+        mode=engine.exactness.mode,
     )
 
 

@@ -9,11 +9,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from axolotl_cache.engine.engine import Engine
+from axolotl_cache.engine.exactness import Comparer
+from axolotl_cache.engine.speed import prepare, why_not_packed
 from axolotl_cache.request import Sampling
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXAMPLE = REPOSITORY / "examples" / "smollm2"
-GREEDY = Sampling(max_new_tokens=12)
+GREEDY = Sampling(max_new_tokens=8)
 
 pytestmark = pytest.mark.model
 
@@ -22,6 +24,8 @@ pytestmark = pytest.mark.model
 def engine(request, smollm2_folder, tmp_path_factory):
     dtype = getattr(torch, request.param)
     model = AutoModelForCausalLM.from_pretrained(smollm2_folder, dtype=dtype).eval()
+    if not why_not_packed(model):
+        prepare(model, "packed")
     return Engine(
         model,
         device=torch.device("cpu"),
@@ -30,6 +34,11 @@ def engine(request, smollm2_folder, tmp_path_factory):
         max_cache_bytes=10**9,
         memo=tmp_path_factory.mktemp("memo"),
     )
+
+
+@pytest.fixture(scope="module")
+def comparer(engine):
+    return Comparer(engine._forward, engine.exactness.layout)
 
 
 @pytest.fixture(scope="module")
@@ -51,54 +60,55 @@ def run(engine, tokens, **options):
     return list(generation), generation.cached_tokens
 
 
-def logits_and_kv(engine, tokens, blocks):
-    """Return the last token's logits and all keys and values, behind the given cached blocks."""
-    slot = engine._slot
-    slot.remember([])  # so that the blocks are really copied from the tree
-    engine._begin(slot, blocks, len(tokens))
-    logits = engine._forward.prefill(slot, tokens, engine.exactness.layout).clone()
-    return logits, [t[:, :, : len(tokens)].clone() for t in slot._tensors]
+def test_results_do_not_depend_on_what_else_is_computed(engine):
+    assert engine.exactness.mode == "invariant", engine.exactness
 
 
-def test_rounding_is_not_taken_for_an_attention_that_can_not_be_tiled(engine):
-    assert "tiled" not in engine.exactness.reason
-
-
-def test_bits_are_equal_at_every_reused_length(engine, text_tokens):
+def test_bits_are_equal_at_every_reused_length(comparer, text_tokens):
     tokens = prompt(text_tokens, random.Random(1), 1200, 45)
-    miss_logits, miss_kv = logits_and_kv(engine, tokens, [])
-    run(engine, tokens)
-    match = engine._tree.match(tokens, namespace="n")
-    engine._tree.release(match)
-    assert match.tokens >= 1024
-    for blocks in (1, 7, len(match.payloads) // 2, len(match.payloads) - 1, len(match.payloads)):
-        logits, kv = logits_and_kv(engine, tokens, match.payloads[:blocks])
-        assert torch.equal(logits, miss_logits)
-        assert all(torch.equal(a, b) for a, b in zip(kv, miss_kv, strict=True))
+    with comparer.computed(tokens, ()) as (pages, logits):
+        for reused, cuts in ((224, (500, 1)), (1024, (17,)), (1184, (1,) * 61), (1216, (3, 2))):
+            with comparer.behind(tokens, pages, reused, cuts) as (others, other):
+                assert comparer.same(len(tokens), pages, logits, others, other), (reused, cuts)
 
 
-def test_one_wrong_bit_in_one_cached_block_is_seen(engine, text_tokens):
+def test_one_wrong_bit_in_one_cached_block_is_seen(engine, comparer, text_tokens):
     """The control: the comparison above would notice the smallest possible damage to one block."""
     tokens = prompt(text_tokens, random.Random(2), 1100, 21)
-    miss_logits, miss_kv = logits_and_kv(engine, tokens, [])
-    run(engine, tokens)
-    match = engine._tree.match(tokens, namespace="n")
-    engine._tree.release(match)
-    whole = match.payloads[3].tensors[0]
-    before = whole.clone()
-    bits = whole.view(torch.int16 if whole.element_size() == 2 else torch.int32)
-    bits[0, 0, 5, 7] ^= 1
+    with comparer.computed(tokens, ()) as (pages, logits):
+        with comparer.behind(tokens, pages, 1024) as (others, other):
+            keys, _ = engine._pool.tensors(0)
+            bits = keys.view(torch.int16 if keys.element_size() == 2 else torch.int32)
+            bits[0, others[3].index, 5, 7] ^= 1
+            assert not comparer.same(len(tokens), pages, logits, others, other)
+        keys[:, pages[3].index] *= -3
+        with comparer.behind(tokens, pages, 1024) as (_, other):
+            assert not torch.equal(logits, other)
+
+
+def test_what_is_decoded_is_what_a_prompt_would_give(engine, comparer, text_tokens):
+    """Keys and values of the answer, decoded token by token, against the same tokens as a prompt."""
+    tokens = prompt(text_tokens, random.Random(3), 1010, 3)
+    answer = list(engine.generate(tokens, Sampling(max_new_tokens=40), namespace="n"))
+    whole = (len(tokens) + len(answer) - 1) // engine.block_size * engine.block_size
+    table = engine._cache.find([*tokens, *answer], "n")
     try:
-        _, kv = logits_and_kv(engine, tokens, match.payloads)
-        assert any(not torch.equal(a, b) for a, b in zip(kv, miss_kv, strict=True))
-        whole.mul_(-3)
-        logits, _ = logits_and_kv(engine, tokens, match.payloads)
-        assert not torch.equal(logits, miss_logits)
+        assert table.cached_tokens == whole
+        with comparer.computed([*tokens, *answer][:whole], ()) as (pages, logits):
+            assert comparer.same(whole, pages, logits, table.pages, logits)
     finally:
-        whole.copy_(before)
+        engine._cache.close(table)
 
 
-@pytest.mark.parametrize("prefix_length", [100, 515, 1203])
+def test_answers_in_a_batch_are_those_alone(engine, text_tokens):
+    rng = random.Random(4)
+    prompts = [prompt(text_tokens, rng, n, 9) for n in (1100, 33, 601, 150)]
+    alone = [run(engine, tokens, reuse=False)[0] for tokens in prompts]
+    together = [engine.generate(tokens, GREEDY, namespace="batch") for tokens in prompts]
+    assert [list(generation) for generation in together] == alone
+
+
+@pytest.mark.parametrize("prefix_length", [100, 1203])
 def test_greedy_answers_are_equal_off_and_on(engine, text_tokens, prefix_length):
     rng = random.Random(prefix_length)
     for rest in (3, 40):
@@ -117,7 +127,7 @@ def test_greedy_answers_equal_transformers_own_up_to_ties(engine, text_tokens):
         tokens = prompt(text_tokens, random.Random(seed), 300 + 211 * seed, 17)
         ids = torch.tensor([tokens])
         theirs = model.generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False, pad_token_id=2
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False, pad_token_id=2
         )[0, len(tokens) :].tolist()
         ours = [*run(engine, tokens)[0], 2]
         same = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), None)
@@ -131,8 +141,8 @@ def test_greedy_answers_equal_transformers_own_up_to_ties(engine, text_tokens):
 
 
 @pytest.mark.slow
-def test_200_real_prompts_behind_prefixes_of_100_to_2000_tokens(engine, smollm2_folder):
-    """Banking77's questions: greedy answers off and on, none may differ."""
+def test_1000_real_prompts_behind_prefixes_of_100_to_2000_tokens(engine, smollm2_folder):
+    """Banking77's questions: greedy answers alone and off, and in batches and on; none may differ."""
     import csv
     import gzip
 
@@ -150,10 +160,12 @@ def test_200_real_prompts_behind_prefixes_of_100_to_2000_tokens(engine, smollm2_
     differing = []
     for length in (100, 200, 400, 700, 1000, 1300, 1600, 2000):
         prefix = tokenizer("Customers ask:\n" + "\n".join(rng.sample(questions, 200)))["input_ids"][:length]
-        for question in rng.sample(questions, 25):
-            tokens = [*prefix, *tokenizer(f"\nCustomer: {question}\nAnswer:")["input_ids"]]
-            off, _ = run(engine, tokens, reuse=False)
-            on, _ = run(engine, tokens)
-            if on != off:
-                differing.append((length, question))
+        prompts = [
+            [*prefix, *tokenizer(f"\nCustomer: {question}\nAnswer:")["input_ids"]]
+            for question in rng.sample(questions, 125)
+        ]
+        on = [engine.generate(tokens, GREEDY, namespace="n") for tokens in prompts]
+        for tokens, generation in zip(prompts, on, strict=True):
+            if list(generation) != run(engine, tokens, reuse=False)[0]:
+                differing.append((length, tokens))
     assert not differing

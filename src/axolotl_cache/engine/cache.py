@@ -169,9 +169,9 @@ class KVCache:
 
     def close(self, table: BlockTable) -> None:
         """Let go of a request's pages and of what it held. Closing twice is fine."""
-        if table.match is not None:
-            self.tree.release(table.match)
-            table.match = None
+        match, table.match = table.match, None  # first, so that an interrupt in between can't do it twice
+        if match is not None:
+            self.tree.release(match)
         pages, table.pages = table.pages, []
         self._pool.release(pages)
 

@@ -413,20 +413,17 @@ class Engine:
 
     def _admit(self) -> None:
         """Start waiting requests, oldest first, as far as there is room for them."""
-        later: list[Running] = []
-        for _ in range(min(len(self._waiting), _LOOK_AHEAD * self._max_batch)):
-            if len(self._running) >= self._max_batch:
-                break
-            running = self._waiting.popleft()
-            if self._is_computed_by_another(running):
-                later.append(running)
-                continue
-            if not self._fits(running):
-                later.append(running)
-                break
-            self._guarded(running, self._begin, running)
-            self._running.append(running)
-        self._waiting.extendleft(reversed(later))
+        for running in list(self._waiting)[: _LOOK_AHEAD * self._max_batch]:
+            if running not in self._running:  # else it was interrupted just here
+                if len(self._running) >= self._max_batch:
+                    break
+                if self._is_computed_by_another(running):
+                    continue
+                if not self._fits(running):
+                    break
+                self._guarded(running, self._begin, running)
+                self._running.append(running)
+            self._waiting.remove(running)
 
     def _is_computed_by_another(self, running: Running) -> bool:
         """Whether a running request is computing a block that this one would need next."""
@@ -464,6 +461,8 @@ class Engine:
         return -(-tokens // self.block_size) * self._pool.page_bytes
 
     def _begin(self, running: Running) -> None:
+        if running.table is not None:  # interrupted in the midst of this
+            self._let_go(running.table)
         if self._cache is None or not running.reuse:
             running.table = BlockTable(running.namespace)
             return

@@ -105,7 +105,7 @@ class Comparer:
         """Do the same behind the first `reused` tokens of `known`, whole blocks."""
         pages = self._pages(len(tokens))
         try:
-            for index in range(reused // self._layout.block_size):
+            for index in range(reused // self._pool.block_size):
                 self._pool.fill(pages[index], self._pool.read(known[index]))
             yield pages, self._compute(pages, reused, tokens, cuts)
         finally:
@@ -148,7 +148,7 @@ class Comparer:
         other: torch.Tensor,
     ) -> bool:
         """Return whether two computations of a prompt of `length` tokens gave the same bits."""
-        size = self._layout.block_size
+        size = self._pool.block_size
         return _same_bits(logits, other) and all(
             _same_bits(a[:, :, : length - i * size], b[:, :, : length - i * size])
             for i, (one, two) in enumerate(zip(pages, others, strict=True))
@@ -156,7 +156,7 @@ class Comparer:
         )
 
     def _pages(self, tokens: int) -> list[Page]:
-        return self._pool.allocate(-(-tokens // self._layout.block_size))
+        return self._pool.allocate(-(-tokens // self._pool.block_size))
 
     def _compute(
         self, pages: list[Page], start: int, tokens: Sequence[int], cuts: Sequence[int]

@@ -193,15 +193,8 @@ class KVPool:
                 tensor.index_fill_(1, at, 0)
 
     def _resize(self, capacity: int) -> None:
-        # Layer by layer, so that never more than one layer is there twice.
         pages = [self._used[index] for index in sorted(self._used)]
-        moves = (
-            {page.index: place for place, page in enumerate(pages, start=1)}
-            if capacity < self._capacity
-            else {}
-        )
-        kept = [SCRAP, *(page.index for page in pages)] if moves else list(range(self._capacity))
-        source = torch.tensor(kept, device=self.layout.device)
+        kept = [SCRAP, *(page.index for page in pages)] if capacity < self._capacity else None
         new: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         try:
             for layer in self._layers:
@@ -210,20 +203,40 @@ class KVPool:
             raise MemoryError(
                 f"no memory for {capacity} pages of {self.page_bytes:,} bytes of keys and values"
             ) from error
-        for layer, tensors in self._layers.items():
-            for old, now in zip(tensors, new[layer], strict=True):
-                if moves:
-                    now[:, : len(kept)] = old.index_select(1, source)
-                else:
-                    now[:, : self._capacity] = old
-            self._layers[layer] = new[layer]
-        if moves:
-            for page in pages:
-                page.index = moves[page.index]
+        interrupt = self._move_into(new, kept)
+        if kept is not None:
+            for place, page in enumerate(pages, start=1):
+                page.index = place
         self._used = {page.index: page for page in pages}
         self._capacity = capacity
         self._free = [index for index in range(1, capacity) if index not in self._used]
         heapq.heapify(self._free)
+        if interrupt is not None:
+            raise interrupt
+
+    def _move_into(
+        self, new: dict[int, tuple[torch.Tensor, torch.Tensor]], kept: list[int] | None
+    ) -> KeyboardInterrupt | None:
+        """Copy these pages, or all, into new memory, to the end: half of it done, nothing would fit together.
+
+        Returns:
+            What would have interrupted it, to be raised when all is in its place.
+        """
+        interrupt: KeyboardInterrupt | None = None
+        source = None if kept is None else torch.tensor(kept, device=self.layout.device)
+        waiting = list(self._layers)
+        while waiting:  # layer by layer, so that never more than one is there twice
+            layer = waiting[-1]
+            try:
+                if self._layers[layer] is not new[layer]:
+                    for old, now in zip(self._layers[layer], new[layer], strict=True):
+                        found = old if source is None else old.index_select(1, source)
+                        now[:, : found.shape[1]] = found
+                    self._layers[layer] = new[layer]
+                waiting.pop()
+            except KeyboardInterrupt as error:
+                interrupt = error
+        return interrupt
 
     def check_invariants(self) -> None:
         """Raise AssertionError if the pool contradicts itself. For tests: O(pages)."""
