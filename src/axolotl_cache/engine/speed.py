@@ -39,6 +39,7 @@ class Prepared:
     """What `prepare` did."""
 
     how: Speed
+    """`plain` also where no layer could be packed without rounding by the number of rows."""
     packed: int = 0
     """Layers whose weights are packed now."""
     joined: int = 0
@@ -85,13 +86,8 @@ def prepare(model: Any, how: Speed) -> Prepared:
             if not packing.pack(layers) and len(layers) > 1:
                 for layer in layers:
                     packing.pack([layer])
-    if not packing.packed:
-        raise ModelLoadError(
-            "the weights can't be packed: packed layers round by the number of rows on this machine. Leave "
-            "them plain."
-        )
     return Prepared(
-        how,
+        "packed" if packing.packed else "plain",
         packed=packing.packed,
         joined=packing.joined,
         left=sum(len(layers) for layers in _groups(model)),
