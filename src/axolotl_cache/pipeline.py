@@ -96,6 +96,7 @@ class Pipeline:
         self.prefix_enabled = True
         self.totals = Totals()
         self._counting = threading.Lock()
+        self._equal = _EqualRequests()
         self._clock = clock
 
     def answer(self, request: Request) -> Answer:
@@ -118,15 +119,37 @@ class Pipeline:
         namespace = self._namespace(adapter).for_tenant(request.tenant)
         response = self.response if self.response_enabled else None
         response_miss: Miss | None = None
-        key = ""
+        key, shared = "", False
         if response is not None:
             key = _key(response, request, text, namespace)
             entry, response_miss = self._look_up(response, key, request)
+            shared = _why_not_stored(request) is None and not request.cache_control.no_cache
+            while not entry and shared and (computed := self._equal.begin(key)):
+                computed.wait()
+                entry, response_miss = self._look_up(response, key, request)
             if entry:
                 stored = _from_entry(entry, started, self._clock())
                 yield Delta(stored.text, stored.logprobs)
                 yield self._counted(stored)
                 return
+        try:
+            yield from self._compute(request, text, namespace, adapter, response, key, response_miss, started)
+        finally:
+            if shared:
+                self._equal.end(key)
+
+    def _compute(
+        self,
+        request: Request,
+        text: str,
+        namespace: Namespace,
+        adapter: Adapter | None,
+        response: SmartInferenceCache | None,
+        key: str,
+        response_miss: Miss | None,
+        started: float,
+    ) -> Generator[Delta | Answer, None, None]:
+        """Yield an answer that the engine computes, and store it if it may be."""
         special = [self.renderer.special_token(stop) for stop in request.sampling.stop]
         generation = self.engine.generate(
             self.renderer.tokens(text, is_plain=request.prompt is not None),
@@ -266,6 +289,31 @@ class Pipeline:
         with self._counting:
             self.totals.count(answer, stats.prefill_seconds / max(stats.prefill_tokens, 1))
         return answer
+
+
+class _EqualRequests:
+    """Lets equal requests of several threads be computed once: the others wait until the answer is stored."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._computing: dict[str, tuple[int, threading.Event]] = {}
+
+    def begin(self, key: str) -> threading.Event | None:
+        """Return None if the caller is to compute `key`, and must `end` it; else what to wait for.
+
+        A thread does not wait for itself: it may be reading two streams in turns.
+        """
+        me = threading.get_ident()
+        with self._lock:
+            thread, done = self._computing.setdefault(key, (me, threading.Event()))
+        return None if thread == me else done
+
+    def end(self, key: str) -> None:
+        """Let those who wait for `key` look again: for the answer, or to compute it themselves."""
+        with self._lock:
+            _, done = self._computing.pop(key, (0, None))
+        if done is not None:
+            done.set()
 
 
 class _Logprobs:

@@ -382,7 +382,7 @@ def test_a_wrapped_model_is_named_by_its_tensors(load):
     assert wrapped.changed_files() == ()
     assert wrapped.end_tokens == first.end_tokens
     with torch.no_grad():
-        first.model.lm_head.weight[0, 0] += 1
+        first.model.get_input_embeddings().weight[0, 0] += 1
     assert wrapped.reload().namespace.difference(wrapped.namespace) == ("weights",)
 
 
@@ -585,7 +585,8 @@ def test_a_converted_gguf_gives_the_same_logits_bit_for_bit(tmp_path):
     place, name = str(source.parent), source.name
     direct = AutoModelForCausalLM.from_pretrained(place, gguf_file=name, dtype=torch.float32).eval()
     yaml = {"base_model": str(source)}
-    loaded = load_model(yaml, config_path=tmp_path / "config.yaml", hardware=PLAIN_CPU)
+    # As loaded: packed float32 weights round in another order.
+    loaded = load_model(yaml, config_path=tmp_path / "config.yaml", hardware=PLAIN_CPU, packed=False)
     prompt = torch.arange(40, 1100)[None]
     with torch.no_grad():
         assert torch.equal(loaded.model(input_ids=prompt).logits, direct(input_ids=prompt).logits)

@@ -61,6 +61,7 @@ def test_an_empty_file_gives_the_defaults_of_the_contract(load):
         "cache_version": "",
         "enable_persistence": True,
         "persistence_path": "",
+        "strict": False,
         "semantic_matching": False,
         "max_error_rate": 0.01,
         "ttl_rules": None,
@@ -225,7 +226,7 @@ def test_all_mistakes_come_at_once_in_the_order_of_the_file(problems):
         model_config:
           max_cach_size: 3GB
           prefix_length: true
-          cache_backend: disk
+          cache_backend: redis
           system_prompts:
             - You are kind.
             - 17
@@ -407,7 +408,6 @@ def test_ttl_rules_are_validated_although_they_have_no_effect_yet(problems, key,
 @pytest.mark.parametrize(
     ("written", "key"),
     [
-        ("model_config: {cache_backend: disk}", "model_config.cache_backend"),
         ("model_config: {cache_backend: redis}", "model_config.cache_backend"),
         ("inference_settings: {cache_policy: lfu}", "inference_settings.cache_policy"),
         ("inference_settings: {cache_policy: adaptive}", "inference_settings.cache_policy"),

@@ -1,57 +1,84 @@
-"""The probe decides by measuring, and notices a model whose results depend on the size of a call."""
+"""The probe decides by measuring, and notices a model whose results depend on what else is computed."""
 
 import pytest
 import torch
 
 from axolotl_cache.engine.exactness import probe
 from axolotl_cache.engine.forward import Forward
-from axolotl_cache.engine.kv import read_layout
-from axolotl_cache.engine.plan import ALIGNED, GRID
+from axolotl_cache.engine.plan import GRID, invariant
+from axolotl_cache.engine.pool import KVPool, read_layout
 
 CPU = torch.device("cpu")
 
 
-def forward_of(model) -> Forward:
-    return Forward(model, CPU, model.config.max_position_embeddings)
+def forward_of(model, kind=Forward) -> Forward:
+    pool = KVPool(read_layout(model, CPU), 32)
+    return kind(model, pool, model.config.max_position_embeddings)
 
 
 def test_measures_once_and_remembers(tiny_model, tmp_path, monkeypatch):
-    kv = read_layout(tiny_model, CPU)
-    first = probe(forward_of(tiny_model), kv, tmp_path)
+    forward = forward_of(tiny_model)
+    first = probe(forward, tmp_path)
     assert first.comparisons > 0
-    assert first.mode == ("grid" if first.differences else "aligned")
-    monkeypatch.setattr(Forward, "prefill", lambda *_: pytest.fail("measured again"))
-    assert probe(forward_of(tiny_model), kv, tmp_path) == first
+    assert first.mode == "invariant"
+    assert first.layout == invariant(first.row_multiple)
+    assert first.prefill_seconds_per_token > 0
+    assert forward.pool.used_pages == 0
+    monkeypatch.setattr(Forward, "run", lambda *_: pytest.fail("measured again"))
+    assert probe(forward_of(tiny_model), tmp_path) == first
+
+
+def test_another_number_of_threads_is_measured_anew(tiny_model, tmp_path):
+    first = probe(forward_of(tiny_model), tmp_path)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads + 1)
+        assert probe(forward_of(tiny_model), tmp_path).numerics != first.numerics
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_a_damaged_memo_is_measured_anew(tiny_model, tmp_path):
-    kv = read_layout(tiny_model, CPU)
-    first = probe(forward_of(tiny_model), kv, tmp_path)
+    first = probe(forward_of(tiny_model), tmp_path)
     (file,) = tmp_path.iterdir()
-    file.write_text('{"mode": "aligned"')
-    assert probe(forward_of(tiny_model), kv, tmp_path) == first
+    file.write_text('{"mode": "invariant"')
+    assert probe(forward_of(tiny_model), tmp_path).mode == first.mode
 
 
-def test_notices_results_that_depend_on_the_size_of_a_call(tiny_model):
-    """The control: one last bit that depends on the call's length must lead to grid mode."""
+class _Sloppy(Forward):
+    """One last bit of one key depends on how many tokens a call computes."""
 
-    class Sloppy(Forward):
-        def _call(self, slot, ids, last_row):
-            logits = super()._call(slot, ids, last_row)
-            keys, _ = slot.layer_tensors()[-1]
-            if len(ids) < 64:
-                at = keys[0, slot.length_tokens, :1]
-                at.copy_(torch.nextafter(at, torch.full_like(at, torch.inf)))
-            return logits
+    def run(self, chunks, layout):
+        logits = super().run(chunks, layout)
+        if layout.tiled and sum(len(chunk.tokens) for chunk in chunks) < 64:
+            keys, _ = self.pool.tensors(self.pool.layers[-1])
+            chunk = chunks[0]
+            page = chunk.pages[chunk.start // self.pool.block_size]
+            at = keys[0, page.index, chunk.start % self.pool.block_size, :1]
+            at.copy_(torch.nextafter(at, torch.full_like(at, torch.inf)))
+        return logits
 
-    kv = read_layout(tiny_model, CPU)
-    result = probe(Sloppy(tiny_model, CPU, 2048), kv, None)
+
+class _Sociable(Forward):
+    """One last bit of the logits depends on whether other requests share the call."""
+
+    def run(self, chunks, layout):
+        logits = super().run(chunks, layout)
+        if len(chunks) > 1 and logits[0] is not None:
+            logits[0] = torch.nextafter(logits[0], torch.full_like(logits[0], torch.inf))
+        return logits
+
+
+@pytest.mark.parametrize("kind", [_Sloppy, _Sociable])
+def test_notices_results_that_depend_on_what_else_is_computed(tiny_model, kind):
+    """The control: one last bit must lead to grid mode."""
+    result = probe(forward_of(tiny_model, kind), None)
     assert result.mode == "grid"
-    assert 0 < result.differences < result.comparisons
+    assert 0 < result.differences <= result.comparisons
     assert result.layout == GRID
 
 
-def test_experts_are_never_trusted_to_be_aligned():
+def test_experts_are_never_trusted_to_be_invariant():
     from transformers import MixtralConfig, MixtralForCausalLM
 
     config = MixtralConfig(
@@ -63,12 +90,6 @@ def test_experts_are_never_trusted_to_be_aligned():
         num_key_value_heads=2,
         num_local_experts=4,
     )
-    model = MixtralForCausalLM(config).eval()
-    result = probe(forward_of(model), read_layout(model, CPU), None)
+    result = probe(forward_of(MixtralForCausalLM(config).eval()), None)
     assert result.mode == "grid"
     assert "experts" in result.reason
-
-
-def test_aligned_blocks_are_a_multiple_of_16():
-    assert ALIGNED.block_size % 16 == 0
-    assert ALIGNED.row_multiple % 16 == 0

@@ -391,7 +391,7 @@ def test_answers_as_transformers(subject, length):
     if subject.model.dtype == torch.float32:
         expected = own_answer(subject.model, tokens)
         assert run(subject.engine, tokens, reuse=False)[0] == expected
-        assert length < 1000 or len(set(expected)) > 3, "or it shows little"
+        assert length < 1000 or len(set(expected)) > 2, "or it shows little"
         return
     # In bfloat16 transformers itself answers now this, now that, by how long a call is.
     _, mine, _ = observe(subject.engine, tokens, reuse=False)

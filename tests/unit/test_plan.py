@@ -1,41 +1,115 @@
-"""Hit and miss must agree on how a prompt is cut."""
-
-from itertools import pairwise
+"""Into which calls a step is cut: everyone goes on, and on the grid hit and miss make the same calls."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from axolotl_cache.engine.plan import ALIGNED, GRID, Call, Layout, prefill_calls
+from axolotl_cache.engine.plan import (
+    ALONE,
+    GRID,
+    KEY_TILE_TOKENS,
+    Layout,
+    Part,
+    Work,
+    invariant,
+    next_calls,
+    tile_end,
+)
 
-layouts = st.sampled_from([ALIGNED, GRID, Layout(16, 64, 16, tiled=True)])
-
-
-@given(layout=layouts, blocks=st.integers(0, 40), length=st.integers(1, 3000))
-def test_calls_cover_exactly_what_is_missing(layout, blocks, length):
-    start = min(blocks * layout.block_size, (length - 1) // layout.block_size * layout.block_size)
-    calls = list(prefill_calls(start, length, layout))
-    assert calls[0].start == start
-    assert calls[-1].stop == length
-    for before, after in pairwise(calls):
-        assert before.stop == after.start == before.padded_stop
-    for call in calls:
-        assert 0 < call.stop - call.start <= layout.call_tokens
-        assert 0 <= call.padded_stop - call.stop < layout.row_multiple
-        assert (call.padded_stop - call.start) % layout.row_multiple == 0
+FREE = invariant(2)
 
 
-@given(blocks=st.integers(0, 20), length=st.integers(1, 3000))
+def prompt(pending, start=0, adapter=""):
+    return Work(start, start + pending, prompt_tokens=start + pending, adapter=adapter)
+
+
+def decoding(length, adapter=""):
+    return Work(length, length + 1, prompt_tokens=length - 3, adapter=adapter)
+
+
+works = st.lists(
+    st.one_of(
+        st.builds(prompt, st.integers(1, 2000), st.integers(0, 3).map(lambda n: n * 128)),
+        st.builds(decoding, st.integers(4, 3000)),
+    ),
+    min_size=1,
+    max_size=20,
+)
+
+
+@given(running=works, layout=st.sampled_from([FREE, GRID, ALONE]), strict=st.booleans())
+def test_no_request_gets_two_parts_or_more_than_it_waits_for(running, layout, strict):
+    calls = next_calls(running, layout, 512, strict=strict)
+    parts = [part for call in calls for part in call]
+    assert len({part.request for part in parts}) == len(parts)
+    assert all(0 < part.tokens <= running[part.request].pending for part in parts)
+    assert calls
+
+
+@given(running=works, layout=st.sampled_from([FREE, GRID, ALONE]))
+def test_every_decoding_request_goes_on_in_every_step(running, layout):
+    got = {part.request for call in next_calls(running, layout, 512) for part in call}
+    assert {i for i, work in enumerate(running) if work.is_decode} <= got
+
+
+@given(running=works)
+def test_a_step_keeps_to_its_budget(running):
+    parts = [part for call in next_calls(running, FREE, 512) for part in call]
+    assert sum(part.tokens for part in parts) <= 512
+
+
+@given(running=works)
+def test_on_the_grid_a_prompts_call_ends_on_it_or_with_the_prompt_and_is_its_own(running):
+    for call in next_calls(running, GRID, 512):
+        if all(running[part.request].is_decode for part in call):
+            continue
+        (part,) = call
+        work = running[part.request]
+        stop = work.start + part.tokens
+        assert stop == work.stop or stop % GRID.grid_tokens == 0
+        assert part.tokens <= GRID.grid_tokens
+
+
+@given(blocks=st.integers(0, 10), length=st.integers(1, 2000))
 def test_on_the_grid_a_hit_makes_the_very_calls_that_end_a_miss(blocks, length):
-    start = min(blocks * GRID.block_size, (length - 1) // GRID.block_size * GRID.block_size)
-    hit, miss = (list(prefill_calls(s, length, GRID)) for s in (start, 0))
+    def calls(start):
+        made = []
+        while start < length:
+            ((part,),) = next_calls([Work(start, length, length)], GRID, 512)
+            made.append((start, part.tokens))
+            start += part.tokens
+        return made
+
+    hit = calls(min(blocks * GRID.block_size, (length - 1) // GRID.block_size * GRID.block_size))
+    miss = calls(0)
     assert miss[len(miss) - len(hit) :] == hit
 
 
-def test_pads_only_the_last_call():
-    assert list(prefill_calls(32, 600, ALIGNED)) == [Call(32, 544, 544), Call(544, 600, 608)]
+def test_strict_computes_each_answer_alone():
+    running = [decoding(10), decoding(20), decoding(30)]
+    assert len(next_calls(running, GRID, 512)) == 1
+    assert len(next_calls(running, GRID, 512, strict=True)) == 3
+    assert len(next_calls(running, ALONE, 512)) == 3
+    assert len(next_calls(running, FREE, 512, strict=True)) == 1  # the company changes nothing there
 
 
-def test_refuses_a_start_that_is_not_on_a_block():
-    with pytest.raises(ValueError, match="whole blocks"):
-        list(prefill_calls(33, 100, ALIGNED))
+def test_a_long_prompt_leaves_room_for_short_ones_behind_it():
+    (call,) = next_calls([prompt(5000), prompt(300), prompt(40)], FREE, 512)
+    shares = {part.request: part.tokens for part in call}
+    assert shares == {0: 256, 2: 40, 1: 216}
+
+
+def test_one_adapter_a_call():
+    running = [decoding(10, "one"), decoding(20), prompt(50, adapter="one")]
+    assert next_calls(running, FREE, 512) == [(Part(0, 1), Part(2, 50)), (Part(1, 1),)]
+
+
+@given(position=st.integers(1, 10_000))
+def test_the_keys_shown_follow_from_the_position(position):
+    assert position <= tile_end(position) < position + KEY_TILE_TOKENS
+    assert tile_end(position) % KEY_TILE_TOKENS == 0
+
+
+def test_refuses_blocks_that_do_not_fill_the_grid():
+    with pytest.raises(ValueError, match="grid"):
+        Layout(block_size=48, grid_tokens=128)
