@@ -57,14 +57,16 @@ class TreeMachine(RuleBasedStateMachine):
                 tokens, lambda _: Blob(tuple(tokens), namespace), 1, namespace=namespace, pinned=True
             )
         except CapacityError:
-            assert self.tree.stats.held_blocks == MAX_BLOCKS  # all in use: nothing could make room
+            assert self.tree.stats.held_blocks == self.tree.max_bytes  # all in use: nothing could make room
         else:
             self.pinned.add((namespace, tuple(tokens)))
 
     @rule(target=matches, tokens=prompts, namespace=namespaces)
     def match(self, tokens, namespace):
+        self.tree.expire()
+        known = self.tree.peek(tokens, namespace=namespace)
         match = self.tree.match(tokens, namespace=namespace)
-        assert match.tokens <= max(len(tokens) - 1, 0)
+        assert match.tokens == known <= max(len(tokens) - 1, 0)
         assert match.tokens == len(match.payloads) * BLOCK
         for i, blob in enumerate(match.payloads):
             assert blob == Blob(tuple(tokens[: (i + 1) * BLOCK]), namespace)
@@ -89,6 +91,12 @@ class TreeMachine(RuleBasedStateMachine):
     @rule(to=st.integers(0, MAX_BLOCKS))
     def shrink(self, to):
         self.tree.shrink_to(to)
+
+    @rule(to=st.integers(1, MAX_BLOCKS))
+    def bound(self, to):
+        """A lower bound, as far as what is held allows, or a higher one."""
+        self.tree.shrink_to(to)
+        self.tree.max_bytes = max(to, self.tree.stats.held_bytes)
 
     @invariant()
     def sound(self):

@@ -183,6 +183,65 @@ def test_clear_forgets_all_but_what_is_in_use():
     tree.check_invariants()
 
 
+def test_peek_says_what_a_match_would_find_and_changes_nothing():
+    clock = ManualClock()
+    tree = make_tree(blocks=3, ttl_seconds=60, clock=clock)
+    keep(tree, [*range(4), *range(10, 14)])
+    keep(tree, range(20, 24))
+    clock.advance(59)
+    assert tree.peek([*range(4), *range(10, 14), 0], namespace="a") == 8
+    assert tree.peek([*range(4), *range(10, 14)], namespace="a") == 4
+    assert tree.peek(range(20, 25), namespace="b") == 0
+    assert tree.peek([], namespace="a") == tree.peek([0], namespace="a") == 0
+    assert tree.stats.queried_tokens == 0
+    keep(tree, range(30, 34))  # the one that was looked at is still the oldest
+    assert tree.peek([*range(4), *range(10, 14), 0], namespace="a") == 4
+    clock.advance(2)
+    tree.expire()
+    assert tree.stats.held_blocks == 1
+
+
+def test_whoever_made_the_payloads_gets_them_back_once():
+    gone: list[Blob] = []
+    clock = ManualClock()
+    tree = make_tree(blocks=2, ttl_seconds=60, clock=clock, discard=gone.append)
+    held = keep(tree, range(8))
+    keep(tree, range(50, 54))
+    assert gone == [held[1]]
+    clock.advance(61)
+    tree.expire()
+    keep(tree, range(8), namespace="b")
+    tree.clear()
+    assert [blob.name for blob in gone] == ["a1", "a0", "a0", "b1", "b0"]
+    assert tree.stats.held_bytes == 0
+
+
+def test_making_room_for_a_prompt_may_take_the_last_other_block_of_its_namespace():
+    tree = make_tree(blocks=1)
+    keep(tree, range(4))
+    keep(tree, range(10, 14))
+    assert matched(tree, range(10, 15)) == 4
+    assert matched(tree, range(5)) == 0
+    tree.check_invariants()
+
+
+def test_a_lower_bound_takes_effect_when_the_tree_is_shrunk_to_it():
+    tree = make_tree(blocks=4)
+    keep(tree, range(16))
+    held = tree.match(range(9), namespace="a")
+    tree.max_bytes = BYTES
+    assert tree.shrink_to(BYTES) == 2 * BYTES
+    assert tree.stats.held_blocks == 2  # in use
+    assert keep(tree, range(50, 54)) == []
+    tree.release(held)
+    assert len(keep(tree, range(50, 54))) == 1
+    assert tree.stats.held_bytes == BYTES
+    tree.check_invariants()
+    tree.max_bytes = 4 * BYTES
+    assert len(keep(tree, range(60, 72))) == 3
+    tree.check_invariants()
+
+
 def test_the_invariant_check_can_fail():
     tree = make_tree()
     keep(tree, range(8))

@@ -45,6 +45,8 @@ class Forward:
         self.context_length_tokens = context_length_tokens
         wanted = inspect.signature(getattr(model, "get_base_model", lambda: model)().forward).parameters
         self._keeps_logits = "logits_to_keep" in wanted
+        takes_more = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in wanted.values())
+        self._takes_positions = takes_more or "position_ids" in wanted  # else the model counts by itself
         self.windows_seen: set[int] = set()
         """The sliding windows that the model's layers asked for so far."""
         self.masks_seen: dict[int | None, MaskFunction] = {}
@@ -54,9 +56,9 @@ class Forward:
     @torch.inference_mode()
     def plain(self, tokens: Sequence[int]) -> torch.Tensor:
         """Return the logits behind the last token, (vocabulary,), as the model gives them without pages."""
-        cut = {"logits_to_keep": 1} if self._keeps_logits else {}
+        named = self._positions(range(len(tokens))) | ({"logits_to_keep": 1} if self._keeps_logits else {})
         ids = torch.tensor([list(tokens)], device=self.pool.layout.device)
-        logits: torch.Tensor = self.model(input_ids=ids, use_cache=False, **cut).logits
+        logits: torch.Tensor = self.model(input_ids=ids, use_cache=False, **named).logits
         return logits[0, -1]
 
     @torch.inference_mode()
@@ -106,13 +108,18 @@ class Forward:
         kept = wanted + wanted[-1:] * (-len(wanted) % row_multiple)
         out = self.model(
             input_ids=torch.tensor([ids], device=device),
-            position_ids=torch.tensor([positions], device=device),
             past_key_values=cache,
             use_cache=True,
+            **self._positions(positions),
             **({"logits_to_keep": torch.tensor(kept, device=device)} if self._keeps_logits else {}),
         )
         logits: torch.Tensor = out.logits[0]
         return logits[: len(wanted)] if self._keeps_logits else logits[wanted]
+
+    def _positions(self, positions: Sequence[int]) -> dict[str, torch.Tensor]:
+        if not self._takes_positions:
+            return {}
+        return {"position_ids": torch.tensor([list(positions)], device=self.pool.layout.device)}
 
 
 class _PoolLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no types
