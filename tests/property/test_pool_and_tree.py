@@ -51,23 +51,24 @@ def test_a_broken_pool_is_noticed(control):
     assert violations(1500, seed=1, pool=operations.CONTROLS[control])
 
 
+@pytest.fixture(scope="module")
+def machine():
+    import random
+
+    machine = operations.Machine(random.Random(1))
+    assert machine.violations(3000, pytest.fail) == 0
+    return machine
+
+
 class TestEveryOperationIsReached:
     """A driver that never gets anywhere would find nothing, too."""
-
-    @pytest.fixture(scope="class")
-    def machine(self):
-        import random
-
-        machine = operations.Machine(random.Random(1))
-        assert machine.violations(3000, pytest.fail) == 0
-        return machine
 
     def test_prefixes_are_found_kept_and_evicted(self, machine):
         stats = machine._cache.stats
         assert stats.hit_tokens > 1000
-        assert stats.inserted_blocks > 500
-        assert stats.evicted_blocks > 100
-        assert stats.expired_blocks > 50
+        assert stats.inserted_blocks > 200
+        assert stats.evicted_blocks > 50
+        assert stats.expired_blocks > 20
         assert stats.refused_blocks > 10
 
     def test_the_pool_grows_and_shrinks(self, machine):

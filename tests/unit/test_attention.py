@@ -139,7 +139,7 @@ def test_bits_do_not_depend_on_where_the_pages_lie(dtype):
     for spans in ([(0, 0, 400)], [(1, 0, 70)], [(1, 70, 71)], [(1, 71, 90)]):
         (one,), (other,) = in_a_row.call(spans), scattered.call(spans)
         assert same_bits(one, other)
-    plans = [Plan(layer.pool, [Rows(layer.pages[0], 384, 400)], 16) for layer in (in_a_row, scattered)]
+    plans = [Plan(layer.pool, [Rows(layer.pages[0], 300, 384)], 84) for layer in (in_a_row, scattered)]
     assert [plan.tiles[0].in_a_row is None for plan in plans] == [False, True]  # both ways were tried
 
 
