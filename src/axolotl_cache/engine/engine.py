@@ -529,8 +529,7 @@ class Engine:
     def _compute_parts(self, parts: Sequence[tuple[Running, int]]) -> None:
         if self._forward is None:
             raise RuntimeError("this model has no pages")
-        if self._adapters is not None:
-            self._adapters.use(parts[0][0].adapter if parts[0][0].adapter is not None else "")
+        self._use_adapter_of(parts[0][0])
         started = time.perf_counter()
         chunks = [self._chunk(running, count) for running, count in parts]
         logits = self._forward.run(chunks, self.exactness.layout)
@@ -543,6 +542,10 @@ class Engine:
                 self.stats.prefill_tokens += count
             self._guarded(running, self._go_on, running, last)
         self._count_seconds(parts, time.perf_counter() - started)
+
+    def _use_adapter_of(self, running: Running) -> None:
+        if self._adapters is not None:
+            self._adapters.use(running.adapter if running.adapter is not None else "")
 
     def _chunk(self, running: Running, count: int) -> Chunk:
         table, start = running.table, running.computed_tokens
@@ -594,6 +597,7 @@ class Engine:
         self.stats.prefill_seconds += seconds * (rows - decoded) / rows
 
     def _compute_stateful(self, running: Running) -> None:
+        self._use_adapter_of(running)
         started, count = time.perf_counter(), len(running.tokens) - running.computed_tokens
         logits = self._stateful.run(running.tokens, running.computed_tokens, running.state)
         if running.work.is_decode:
