@@ -9,10 +9,11 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from axolotl_cache.engine import attention
-from axolotl_cache.engine.attention import Plan, Rows, paged_attention, supports_pages
+from axolotl_cache.engine.attention import Plan, paged_attention, supports_pages
 from axolotl_cache.engine.forward import Chunk, Forward
-from axolotl_cache.engine.plan import GRID, KEY_TILE_TOKENS, invariant
+from axolotl_cache.engine.plan import GRID, invariant
 from axolotl_cache.engine.pool import SCRAP, KVLayout, KVPool, LayerGroup, read_layout
+from axolotl_cache.engine.spans import SEGMENT_TOKENS, Rows
 
 CPU = torch.device("cpu")
 BLOCK = 32
@@ -87,7 +88,7 @@ def same_bits(one, other):
 @pytest.mark.parametrize(("heads", "kv_heads"), [(6, 2), (4, 4), (5, 1)])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_every_token_sees_its_own_request_up_to_itself(dtype, heads, kv_heads, window):
-    lengths = [300, 1, 33, 128, 129, 45]
+    lengths = [900, 1, 33, 128, 257, 45]
     layer = Layer(dtype, lengths, heads=heads, kv_heads=kv_heads)
     found = layer.call([(n, 0, length) for n, length in enumerate(lengths)], window=window, padding=3)
     for n, rows in enumerate(found):
@@ -104,12 +105,12 @@ def test_the_comparison_notices_a_key_that_is_not_ones_own(dtype):
     assert not near(rows, layer.expected(0))
 
 
-@pytest.mark.parametrize("window", [None, 40])
+@pytest.mark.parametrize("window", [None, 40, 300])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("seed", range(4))
 def test_bits_do_not_depend_on_cuts_nor_on_company(dtype, window, seed):
     rng = random.Random(seed)
-    lengths = [rng.randint(1, 500) for _ in range(5)]
+    lengths = [rng.randint(1, 1200) for _ in range(5)]
     alone, together = Layer(dtype, lengths, seed=seed), Layer(dtype, lengths, seed=seed)
     expected = [alone.call([(n, 0, length)], window=window)[0] for n, length in enumerate(lengths)]
     found: list[list[torch.Tensor]] = [[] for _ in lengths]
@@ -139,8 +140,9 @@ def test_bits_do_not_depend_on_where_the_pages_lie(dtype):
     for spans in ([(0, 0, 400)], [(1, 0, 70)], [(1, 70, 71)], [(1, 71, 90)]):
         (one,), (other,) = in_a_row.call(spans), scattered.call(spans)
         assert same_bits(one, other)
-    plans = [Plan(layer.pool, [Rows(layer.pages[0], 300, 384)], 84) for layer in (in_a_row, scattered)]
-    assert [plan.tiles[0].in_a_row is None for plan in plans] == [False, True]  # both ways were tried
+    plans = [Plan(layer.pool, [Rows(layer.pages[0], 320, 384)], 64) for layer in (in_a_row, scattered)]
+    ways = [{tiles.in_a_row is None for tiles in plan.view().tiles} for plan in plans]
+    assert ways == [{False}, {True}]  # both ways were tried
 
 
 def test_a_call_writes_its_own_places_and_padding_none_that_are_read():
@@ -171,24 +173,37 @@ def test_one_requests_broken_numbers_reach_no_other(poison):
     assert not same_bits(one[1], other[1])  # the control: it reaches its own
 
 
-@pytest.mark.parametrize("cut", [(0, 300), (130, 300), (299, 300), (127, 129)])
-def test_the_keys_shown_end_with_the_tokens_own_tile(cut):
-    layer = Layer(torch.float32, [300])
-    plan = Plan(layer.pool, [Rows(layer.pages[0], *cut)], cut[1] - cut[0])
-    shown = {}
-    for tiles in plan.tiles:
-        for position in tiles.positions.flatten().tolist():
-            shown.setdefault(position, set()).add(tiles.keys)
-    assert set(shown) == set(range(*cut))
-    assert shown == {at: {at // KEY_TILE_TOKENS * KEY_TILE_TOKENS + KEY_TILE_TOKENS} for at in shown}
-    assert all(tiles.rows == 1 or tiles.rows >= attention.LEAST_ROWS for tiles in plan.tiles)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_requests_behind_the_same_pages_attend_to_them_together_and_get_the_same_bits(dtype):
+    lengths = [2 * SEGMENT_TOKENS + 40 + 7 * n for n in range(9)]
+    apart, together = Layer(dtype, lengths), Layer(dtype, lengths)
+    shared = 2 * SEGMENT_TOKENS // BLOCK
+    for tensors in (apart.keys, apart.values, together.keys, together.values):
+        for n in range(1, len(lengths)):
+            tensors[n][:, : 2 * SEGMENT_TOKENS] = tensors[0][:, : 2 * SEGMENT_TOKENS]
+    for layer in (apart, together):
+        layer.call([(n, 0, length) for n, length in enumerate(lengths)])
+    for n in range(1, len(lengths)):
+        together.pages[n][:shared] = together.pages[0][:shared]
+    for spans in (
+        [(n, length - 1, length) for n, length in enumerate(lengths)],
+        [(n, length - 1 - n % 4 * 9, length) for n, length in enumerate(lengths)],
+        [(n, 2 * SEGMENT_TOKENS, length) for n, length in enumerate(lengths)],
+    ):
+        one, other = apart.call(spans), together.call(spans)
+        assert all(same_bits(a, b) for a, b in zip(one, other, strict=True))
+        parts = [Rows(together.pages[n], start, stop) for n, start, stop in spans]
+        tiles = Plan(together.pool, parts, sum(p.stop - p.start for p in parts)).view().tiles
+        whole = [batch for batch in tiles if not batch.masked]
+        assert sum(len(batch.places) for batch in whole) == 2  # each of both segments is read once
 
 
 def test_pieces_of_many_requests_are_few_batches():
     layer = Layer(torch.float32, [600] * 20)
     rows = [Rows(pages, 560, 561 + n % 5) for n, pages in enumerate(layer.pages)]
     plan = Plan(layer.pool, rows, sum(row.stop - row.start for row in rows))
-    assert len(plan.tiles) == 3  # of 1 row, of up to 4, and of up to 8
+    # of 1 row, of up to 4, and of up to 8: over whole segments, and over the rest
+    assert len(plan.view().tiles) == 6
     assert plan.real_rows == plan.rows
 
 

@@ -7,13 +7,11 @@ from hypothesis import strategies as st
 from axolotl_cache.engine.plan import (
     ALONE,
     GRID,
-    KEY_TILE_TOKENS,
     Layout,
     Part,
     Work,
     invariant,
     next_calls,
-    tile_end,
 )
 
 FREE = invariant(2)
@@ -102,12 +100,6 @@ def test_a_long_prompt_leaves_room_for_short_ones_behind_it():
 def test_one_adapter_a_call():
     running = [decoding(10, "one"), decoding(20), prompt(50, adapter="one")]
     assert next_calls(running, FREE, 512) == [(Part(0, 1), Part(2, 50)), (Part(1, 1),)]
-
-
-@given(position=st.integers(1, 10_000))
-def test_the_keys_shown_follow_from_the_position(position):
-    assert position <= tile_end(position) < position + KEY_TILE_TOKENS
-    assert tile_end(position) % KEY_TILE_TOKENS == 0
 
 
 def test_refuses_blocks_that_do_not_fill_the_grid():

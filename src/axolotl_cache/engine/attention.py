@@ -1,10 +1,11 @@
 """Attention for tokens of many requests in one call, each over the pages of its own request.
 
-An attention kernel rounds by the shape it is given. Here the shape that matters, the number of keys shown,
-follows from a token's own position (the end of its key tile), and at least `LEAST_ROWS` query rows come at
-once: with that, a token's result is the same bits whether it comes in a prompt of a thousand tokens, behind
-a cached prefix, or alone while decoding, and whatever other requests share the call. The heads of a group
-share their keys and values, so they are rows of one product.
+An attention kernel rounds by the shape it is given. Here the shapes that matter follow from a token's own
+position: which spans of keys it attends to, and how many keys of each are shown (engine/spans.py). With query
+rows in multiples of `LEAST_ROWS`, a token's result is then the same bits whether it comes in a prompt of a
+thousand tokens, behind a cached prefix, or alone while decoding, and whatever other requests share the call.
+Requests that stand behind the same pages attend to them together. The heads of a group share their keys and
+values, so they are rows of one product.
 
 What was measured, and on what it rests: docs/design/exactness.md.
 """
@@ -20,51 +21,142 @@ from typing import Any, Final
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from axolotl_cache.engine.plan import tile_end
-from axolotl_cache.engine.pool import SCRAP, KVPool, Page
-
-LEAST_ROWS: Final = 4
-"""Products with fewer rows than this take another way through the kernels, and round otherwise."""
+from axolotl_cache.engine.merging import Batch, Merge
+from axolotl_cache.engine.pool import SCRAP, KVPool
+from axolotl_cache.engine.spans import LEAST_ROWS, Piece, Rows, ordinal, pieces
 
 _NAME: Final = "axolotl_cache_pages"
 _CHANGES_RESULTS: Final = ("position_bias", "softcap", "s_aux", "sinks")
+_MANY_TOKENS: Final = 64
+"""A piece with at least so many tokens is a batch of its own: its queries and keys are then read in place."""
 
 MaskFunction = Callable[[Any, Any, Any, Any], Any]
 """transformers' form of a mask: (batch, head, query, key) -> whether that query sees that key."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Tokens of one request that a call computes: they stand at positions `start` to `stop`."""
-
-    pages: Sequence[Page]
-    """The request's, at least up to `stop`."""
-    start: int
-    stop: int
-
-
 @dataclass(slots=True)
-class _Tiles:
-    """Pieces of requests that see equally many keys, so that they are one batch of B."""
+class Tiles:
+    """Pieces with equally many keys and equally many tokens, so that they are one batch of B."""
 
     keys: int
     """Keys shown, N."""
-    rows: int
-    """Query rows of each piece, R; short pieces repeat their last one."""
+    tokens: int
+    """Of each piece, R; short pieces repeat their last one."""
+    masked: bool
     queries: torch.Tensor | slice
     """Which rows of the call, (B * R,)."""
-    results: torch.Tensor | None
-    """Which of the B * R results are real, in the order of `targets`; None for all."""
-    targets: torch.Tensor | slice
-    """Where in the call the real results belong."""
+    direct: tuple[torch.Tensor | slice, torch.Tensor | slice] | None
+    """Of the B * R results those whose token sees nothing else, and the rows of the call they belong to."""
+    batch: Batch
+    """Where the others belong."""
+    begins: torch.Tensor
+    """The pieces' first keys, (B, 1, 1)."""
     positions: torch.Tensor
-    """Of the query rows, (B, R)."""
+    """Of the tokens, (B, R, 1)."""
     places: torch.Tensor
     """The pages with the keys, (B, N / block_size)."""
     in_a_row: int | None
-    """The first page's place where a single piece's pages lie behind one another."""
-    masks: dict[int | None, torch.Tensor] = field(default_factory=dict)
+    """The first page's place where all the pages lie behind one another."""
+    masks: dict[int, torch.Tensor] = field(default_factory=dict)
     gathers: dict[int, torch.Tensor] = field(default_factory=dict)
+
+
+class View:
+    """What the rows of a call see in the layers that have one window.
+
+    Args:
+        parts: the requests' tokens, in the order of the call's rows.
+        block_size: tokens in a page.
+        window: keys that a token sees at the most; None for all.
+        device: where the keys are.
+    """
+
+    def __init__(
+        self, parts: Sequence[Rows], block_size: int, window: int | None, device: torch.device
+    ) -> None:
+        self._window, self._device = window, device
+        batches: dict[tuple[int, int, bool, int], list[Piece]] = {}
+        for number, piece in enumerate(pieces(parts, block_size, window)):
+            alone = number if len(piece.rows) >= _MANY_TOKENS else -1
+            key = (piece.keys, piece.padded_tokens, piece.masked, alone)
+            batches.setdefault(key, []).append(piece)
+        several = {
+            row
+            for batch in batches.values()
+            for piece in batch
+            for row, at in zip(piece.rows, piece.positions, strict=True)
+            if ordinal(piece.begin, at, window)
+        }
+        self._several = sorted(several)
+        self.tiles = [self._tiles(batch, several) for batch in batches.values()]
+        self._merges: dict[tuple[int, int, int], Merge] = {}
+
+    def _tiles(self, batch: list[Piece], several: set[int]) -> Tiles:
+        tokens = batch[0].padded_tokens
+        queries: list[int] = []
+        positions: list[int] = []
+        results: list[int] = []
+        ordinals: list[int] = []
+        for piece in batch:
+            missing = tokens - len(piece.rows)
+            results += range(len(queries), len(queries) + len(piece.rows))
+            ordinals += [ordinal(piece.begin, at, self._window) for at in piece.positions]
+            queries += piece.rows + piece.rows[-1:] * missing
+            positions += piece.positions + piece.positions[-1:] * missing
+        direct = [result for result in results if queries[result] not in several]
+        targets = [queries[result] for result in results]
+        places = [place for piece in batch for place in piece.places]
+        return Tiles(
+            keys=batch[0].keys,
+            tokens=tokens,
+            masked=batch[0].masked,
+            queries=self._rows(queries),
+            direct=(self._rows(direct), self._rows([queries[r] for r in direct])) if direct else None,
+            batch=Batch(len(batch), tokens, *map(self._tensor, (targets, results, ordinals))),
+            begins=self._tensor([piece.begin for piece in batch]).view(-1, 1, 1),
+            positions=self._tensor(positions).view(len(batch), tokens, 1),
+            places=self._tensor(places).view(len(batch), -1),
+            in_a_row=places[0] if _is_a_row(places) else None,
+        )
+
+    def _tensor(self, numbers: list[int]) -> torch.Tensor:
+        return torch.tensor(numbers, device=self._device)
+
+    def _rows(self, indices: list[int]) -> torch.Tensor | slice:
+        if _is_a_row(indices):
+            return slice(indices[0], indices[0] + len(indices))
+        return self._tensor(indices)
+
+    def mask(self, tiles: Tiles, group: int, dtype: torch.dtype) -> torch.Tensor | None:
+        """Return what to add to the scores, (B, 1, R * group, N), or (B, 1, 1, N); None where all is seen."""
+        if not tiles.masked:
+            return None
+        known = tiles.masks.get(group)
+        if known is None:
+            at = tiles.begins + torch.arange(tiles.keys, device=self._device)
+            hidden = at > tiles.positions
+            if self._window is not None:
+                hidden |= at <= tiles.positions - self._window
+            if tiles.tokens > 1:
+                hidden = hidden.repeat_interleave(group, dim=1)
+            known = torch.zeros(hidden.shape, dtype=dtype, device=self._device)
+            known = tiles.masks[group] = known.masked_fill_(hidden, -torch.inf).unsqueeze(1)
+        return known
+
+    def merge(self, kv_heads: int, group: int, value_dim: int) -> Merge | None:
+        """Return what merges the results of rows that see several spans; None where none does."""
+        if not self._several:
+            return None
+        shape = (kv_heads, group, value_dim)
+        if shape not in self._merges:
+            self._merges[shape] = Merge(
+                [tiles.batch for tiles in self.tiles],
+                self._tensor(self._several),
+                kv_heads=kv_heads,
+                group=group,
+                value_dim=value_dim,
+            )
+        return self._merges[shape]
 
 
 class Plan:
@@ -85,52 +177,30 @@ class Plan:
         """The sliding windows that layers asked for."""
         self.masks: dict[int | None, MaskFunction] = {}
         """The masks that the model would have made, by their window; the first of each."""
+        self._parts = parts
+        self._views: dict[int | None, View] = {}
+        self._results: dict[tuple[int, ...], torch.Tensor] = {}
         self._new: tuple[torch.Tensor, torch.Tensor] | None = None
         self._attended = True
-        block, device = pool.block_size, pool.layout.device
-        slots: list[int] = []
-        pieces: dict[tuple[int, int], list[tuple[int, int, int, Rows]]] = {}
-        for part in parts:
-            first = len(slots) - part.start  # so that first + position is the row
-            slots.extend(
-                part.pages[at // block].index * block + at % block for at in range(part.start, part.stop)
-            )
-            begin = part.start
-            while begin < part.stop:
-                keys = tile_end(begin + 1)
-                end = min(keys, part.stop)
-                pieces.setdefault((keys, _round_up(end - begin)), []).append((first, begin, end, part))
-                begin = end
+        block = pool.block_size
+        slots = [
+            part.pages[at // block].index * block + at % block
+            for part in parts
+            for at in range(part.start, part.stop)
+        ]
         self.real_rows = len(slots)
-        padding = [SCRAP * block + i % block for i in range(padded_rows - len(slots))]
-        self.slots = torch.tensor(slots + padding, device=device)
-        self.tiles = [self._tiles(keys, rows, found) for (keys, rows), found in pieces.items()]
+        slots += [SCRAP * block + i % block for i in range(padded_rows - len(slots))]
+        self._slots = torch.tensor(slots, device=pool.layout.device)
 
-    def _tiles(self, keys: int, rows: int, pieces: list[tuple[int, int, int, Rows]]) -> _Tiles:
-        block, device = self.pool.block_size, self.pool.layout.device
-        queries: list[int] = []
-        positions: list[int] = []
-        real: list[int] = []
-        places: list[list[int]] = []
-        for first, begin, end, part in pieces:
-            real.extend(range(len(queries), len(queries) + end - begin))
-            at = [*range(begin, end), *[end - 1] * (rows - end + begin)]
-            positions += at
-            queries += [first + position for position in at]
-            mine = [page.index for page in part.pages[: -(-end // block)]]
-            places.append(mine + [SCRAP] * (keys // block - len(mine)))
-        targets = [queries[i] for i in real]
-        whole = len(real) == len(queries)
-        return _Tiles(
-            keys=keys,
-            rows=rows,
-            queries=_slice_or_tensor(queries, device),
-            results=None if whole else torch.tensor(real, device=device),
-            targets=_slice_or_tensor(targets, device),
-            positions=torch.tensor(positions, device=device).view(len(pieces), rows),
-            places=torch.tensor(places, device=device),
-            in_a_row=_first_of_row(places[0]) if len(places) == 1 else None,
-        )
+    def view(self, window: int | None = None) -> View:
+        """Return what the rows see in layers with this window; None is no window."""
+        if window is not None:
+            self.windows.add(window)
+            if window >= max((part.stop for part in self._parts), default=0):
+                window = None  # it leaves nothing out
+        if window not in self._views:
+            self._views[window] = View(self._parts, self.pool.block_size, window, self.pool.layout.device)
+        return self._views[window]
 
     def write(self, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Put the new keys and values, (1, kv_heads, rows, dim), where they belong in this layer.
@@ -140,7 +210,7 @@ class Plan:
         """
         self.check_attended()
         for new, held in zip((keys, values), self.pool.tensors(self.layer), strict=True):
-            held.flatten(1, 2).index_copy_(1, self.slots, new[0])
+            held.flatten(1, 2).index_copy_(1, self._slots, new[0])
         self._new, self._attended = (keys, values), False
 
     def attend_to(self, keys: torch.Tensor, values: torch.Tensor) -> None:
@@ -159,58 +229,32 @@ class Plan:
         if not self._attended:
             raise ValueError(f"layer {self.layer} attends in a way of its own, which can't be paged")
 
-    def read(self, tiles: _Tiles) -> Iterator[torch.Tensor]:
+    def read(self, tiles: Tiles) -> Iterator[torch.Tensor]:
         """Yield this layer's keys and then its values for these tiles, (B, kv_heads, N, dim)."""
         for which, held in enumerate(self.pool.tensors(self.layer)):
             heads, pages, block, dim = held.shape
+            count, each = tiles.places.shape
             if tiles.in_a_row is not None:
-                first = tiles.in_a_row
-                yield held[:, first : first + tiles.keys // block].flatten(1, 2).unsqueeze(0)
+                found = held[:, tiles.in_a_row : tiles.in_a_row + count * each]
+                yield found.view(heads, count, each * block, dim).transpose(0, 1)
                 continue
             if heads not in tiles.gathers:
                 of_head = torch.arange(heads, device=held.device) * pages
                 tiles.gathers[heads] = (of_head[None, :, None] + tiles.places[:, None, :]).flatten()
             found = self.pool.scratch(which, len(tiles.gathers[heads]), block * dim)
             torch.index_select(held.view(heads * pages, block * dim), 0, tiles.gathers[heads], out=found)
-            yield found.view(len(tiles.places), heads, tiles.keys, dim)
+            yield found.view(count, heads, each * block, dim)
 
-    def mask(self, tiles: _Tiles, group: int, window: int | None, dtype: torch.dtype) -> torch.Tensor:
-        """Return what to add to the scores, (B, 1, group * R, N), or one row for all where they are equal.
-
-        Args:
-            tiles: the batch.
-            group: heads that share keys and values.
-            window: keys that a token sees at the most; None for all.
-            dtype: of the scores.
-        """
-        if window is not None:
-            self.windows.add(window)
-        known = tiles.masks.get(window)
-        if known is None:
-            at = torch.arange(tiles.keys, device=tiles.positions.device)
-            hidden = at > tiles.positions.unsqueeze(-1)
-            if window is not None:
-                hidden |= at <= tiles.positions.unsqueeze(-1) - window
-            known = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device)
-            known = known.masked_fill_(hidden, -torch.inf).unsqueeze(1)
-            known = known if tiles.rows == 1 else known.repeat(1, 1, group, 1)
-            tiles.masks[window] = known
-        return known
+    def results(self, kv_heads: int, group: int, value_dim: int, dtype: torch.dtype) -> torch.Tensor:
+        """Return room for a layer's results, (kv_heads, rows, group, value_dim); padding's are zero."""
+        shape = (kv_heads, self.rows, group, value_dim)
+        if shape not in self._results:
+            self._results[shape] = torch.zeros(shape, dtype=dtype, device=self.pool.layout.device)
+        return self._results[shape]
 
 
-def _round_up(rows: int) -> int:
-    # Few different sizes, so that the pieces of many requests are few batches.
-    return 1 if rows == 1 else max(LEAST_ROWS, 1 << (rows - 1).bit_length())
-
-
-def _slice_or_tensor(indices: list[int], device: torch.device) -> torch.Tensor | slice:
-    if indices == list(range(indices[0], indices[0] + len(indices))):
-        return slice(indices[0], indices[0] + len(indices))
-    return torch.tensor(indices, device=device)
-
-
-def _first_of_row(places: list[int]) -> int | None:
-    return places[0] if places == list(range(places[0], places[0] + len(places))) else None
+def _is_a_row(numbers: list[int]) -> bool:
+    return numbers == list(range(numbers[0], numbers[0] + len(numbers)))
 
 
 _PLAN: ContextVar[Plan] = ContextVar("axolotl_cache_plan")
@@ -266,31 +310,64 @@ def _attend(
         raise ValueError(f"attention with {', '.join(unknown) or 'a mask of its own'} can't be paged")
     plan = _PLAN.get()
     plan.attend_to(key, value)
-    heads, kv_heads = query.shape[1], key.shape[1]
-    group = heads // kv_heads
-    # (rows, kv_heads, group, key_dim)
-    rows = query[0].transpose(0, 1).reshape(-1, kv_heads, group, query.shape[-1])
-    out = torch.zeros(plan.rows, heads, value.shape[-1], dtype=query.dtype, device=query.device)
-    for tiles in plan.tiles:
+    kv_heads, group = key.shape[1], query.shape[1] // key.shape[1]
+    view = plan.view(sliding_window)
+    # (kv_heads, rows, group, key_dim): the tokens of a piece, and the heads of a token, behind one another
+    rows = query[0].view(kv_heads, group, plan.rows, -1).transpose(1, 2).contiguous()
+    out = plan.results(kv_heads, group, value.shape[-1], query.dtype)
+    merge = view.merge(kv_heads, group, value.shape[-1])
+    for number, tiles in enumerate(view.tiles):
+        asked = _asked(rows, tiles)
         keys, values = plan.read(tiles)
-        many = len(tiles.places)
-        # (B, kv_heads, group * R, key_dim)
-        asked = rows[tiles.queries].view(many, tiles.rows, kv_heads, group, -1)
-        asked = asked.permute(0, 2, 3, 1, 4).flatten(2, 3)
-        missing = -asked.shape[2] % LEAST_ROWS if tiles.rows == 1 else 0
-        if missing:
-            asked = torch.nn.functional.pad(asked, (0, 0, 0, missing))
-        result = torch.nn.functional.scaled_dot_product_attention(
-            asked,
-            keys,
-            values,
-            attn_mask=plan.mask(tiles, group, sliding_window, query.dtype),
-            scale=scaling,
+        means, weights = _partial(asked, keys, values, view.mask(tiles, group, query.dtype), scaling)
+        if tiles.direct:
+            real = means[:, :, : tiles.tokens * group].transpose(0, 1)
+            results, targets = tiles.direct
+            out[:, targets] = real.reshape(kv_heads, -1, group, value.shape[-1])[:, results]
+        if merge:
+            merge.put(number, means, weights)
+    if merge:
+        out[:, merge.rows] = merge.merged().to(out.dtype)
+    return out.transpose(0, 1).flatten(1, 2).unsqueeze(0), None
+
+
+def _asked(rows: torch.Tensor, tiles: Tiles) -> torch.Tensor:
+    """Return the queries of these tiles, (B, kv_heads, query rows, key_dim)."""
+    kv_heads, _, group, dim = rows.shape
+    chosen = rows[:, tiles.queries].reshape(kv_heads, -1, tiles.tokens * group, dim)
+    missing = -chosen.shape[2] % LEAST_ROWS
+    if missing:
+        chosen = torch.nn.functional.pad(chosen, (0, 0, 0, missing))
+    return chosen.transpose(0, 1)
+
+
+def _partial(
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    mask: torch.Tensor | None,
+    scaling: float | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the attention over some keys, (B, heads, rows, value_dim), and the log-sum-exp of its scores.
+
+    These are the kernels that `scaled_dot_product_attention` takes, asked for their log-sum-exp as well.
+    """
+    key_dim, value_dim = query.shape[-1], values.shape[-1]
+    scaling = key_dim**-0.5 if scaling is None else scaling
+    if query.device.type == "cuda":
+        bias = None if mask is None else mask.expand(*query.shape[:-1], keys.shape[2])
+        found, weights, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(
+            query, keys, values, bias, True, scale=scaling
         )
-        result = result[:, :, : group * tiles.rows].reshape(many, kv_heads, group, tiles.rows, -1)
-        result = result.permute(0, 3, 1, 2, 4).reshape(many * tiles.rows, heads, -1)
-        out[tiles.targets] = result if tiles.results is None else result[tiles.results]
-    return out.unsqueeze(0), None
+        return found, weights[..., : query.shape[2]]
+    if key_dim != value_dim:  # the kernel knows one width only; zeros change no score and no mean
+        width = max(key_dim, value_dim)
+        query, keys = (torch.nn.functional.pad(t, (0, width - key_dim)) for t in (query, keys))
+        values = torch.nn.functional.pad(values, (0, width - value_dim))
+    found, weights = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        query, keys, values, attn_mask=mask, scale=scaling
+    )
+    return found[..., :value_dim], weights
 
 
 def _no_mask(

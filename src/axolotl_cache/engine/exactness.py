@@ -26,11 +26,12 @@ import torch
 
 from axolotl_cache.engine.attention import supports_pages
 from axolotl_cache.engine.forward import Chunk, Forward
-from axolotl_cache.engine.plan import ALONE, GRID, KEY_TILE_TOKENS, Layout, invariant
+from axolotl_cache.engine.plan import ALONE, GRID, Layout, invariant
 from axolotl_cache.engine.pool import Page
+from axolotl_cache.engine.spans import KEY_TILE_TOKENS, SEGMENT_TOKENS
 from axolotl_cache.paths import make_private
 
-_VERSION = 7
+_VERSION = 8
 
 _ROW_MULTIPLES: Final = (1, 2, 4, 8, 16)
 """Candidates, cheapest first. Found so far: 2 in bfloat16 and 4 in float32 with AVX-512."""
@@ -269,7 +270,7 @@ def _why_other_keys(forward: Forward) -> str:
         return f"its masks have windows {sorted(windows)}, its attention {sorted(forward.windows_seen)}"
     context = forward.context_length_tokens
     for window, mask in forward.masks_seen.items():
-        size = window or KEY_TILE_TOKENS
+        size = window or SEGMENT_TOKENS
         places = sorted({p + d for p in (1, size, 2 * size, 3 * size + 5, context - 2) for d in (-1, 0, 1)})
         at = torch.tensor([place for place in places if place < context], device=forward.pool.layout.device)
         first, query, key = at.new_zeros(()), at[:, None], at[None, :]
@@ -333,7 +334,7 @@ def _fingerprint(forward: Forward) -> str:
     parameters = [(n, list(p.shape), str(p.dtype)) for n, p in model.named_parameters()]
     facts = {
         "version": _VERSION,
-        "cases": [_PROMPT_TOKENS, _CUTS, _COMPANY, _ROW_MULTIPLES, KEY_TILE_TOKENS],
+        "cases": [_PROMPT_TOKENS, _CUTS, _COMPANY, _ROW_MULTIPLES, KEY_TILE_TOKENS, SEGMENT_TOKENS],
         "context": forward.context_length_tokens,
         "config": config,
         "parameters": hashlib.blake2b(json.dumps(parameters).encode()).hexdigest(),

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from axolotl_cache.engine.attention import MaskFunction, Plan, Rows, paged_attention
+from axolotl_cache.engine.attention import MaskFunction, Plan, paged_attention
 from axolotl_cache.engine.plan import Layout
 from axolotl_cache.engine.pool import KVPool, Page
+from axolotl_cache.engine.spans import Rows
 
 _PADDING_TOKEN = 0  # any id will do: nothing real attends to it
 

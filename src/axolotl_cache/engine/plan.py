@@ -13,15 +13,6 @@ from typing import Final
 
 from axolotl_cache.namespace import BLOCK_SIZE_TOKENS
 
-KEY_TILE_TOKENS: Final = 128
-"""A token attends over the keys up to the end of its own tile of this many tokens, masked behind itself: the
-number of keys shown then follows from the token's position, and with it how the attention rounds."""
-
-
-def tile_end(tokens: int) -> int:
-    """Return where the key tile ends that token number `tokens` (counted from 1) stands in."""
-    return -(-tokens // KEY_TILE_TOKENS) * KEY_TILE_TOKENS
-
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -37,8 +28,8 @@ class Layout:
     """Whether attention is ours, see engine/attention.py; if not, each request is computed alone."""
 
     def __post_init__(self) -> None:
-        if self.grid_tokens % self.block_size or KEY_TILE_TOKENS % self.block_size:
-            raise ValueError(f"{self}: blocks must fill the grid and the key tiles")
+        if self.grid_tokens % self.block_size:
+            raise ValueError(f"{self}: blocks must fill the grid")
 
 
 def invariant(row_multiple: int) -> Layout:
