@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
 
+import pool_operations
 import workloads
 from common import MODEL, REPOSITORY, arguments, banking77, emit, load, make_engine, say
 from peers import llama_cpp_side, run
@@ -57,13 +58,16 @@ class Alone:
     Args:
         ours: with its cache.
         off: without.
+        loaded: the model that both serve.
         plain: the same model and dtype in transformers, untouched.
         texts: makes a source of text.
         size: how much work.
     """
 
-    def __init__(self, ours: Any, off: Any, plain: Any, texts: Callable[[str], Texts], size: Size) -> None:
-        self._ours, self._off, self._plain = ours, off, plain
+    def __init__(
+        self, ours: Any, off: Any, loaded: Any, plain: Any, texts: Callable[[str], Texts], size: Size
+    ) -> None:
+        self._ours, self._off, self._loaded, self._plain = ours, off, loaded, plain
         self._texts, self._size = texts, size
 
     def ttft(self) -> tuple[Rows, Figures]:
@@ -105,6 +109,17 @@ class Alone:
             f"{row['own_ms']:.1f} ms (x {row['hit_over_own']:.3f}), cold over hit {row['cold_over_hit']:.1f}"
         )
         return row
+
+    def limit(self) -> tuple[Rows, Figures]:
+        """What the shared workload would take if only the model's matrix products took time."""
+        count, prefix, suffix = 32, 512, 32
+        prompt = prefix + count * suffix
+        seconds = products_seconds(self._loaded, 512) * prompt / 512
+        seconds += products_seconds(self._loaded, count) * (NEW_TOKENS - 1)
+        rate = count * NEW_TOKENS / seconds
+        row = {"part": "limit", "workload": "shared512", "tokens_per_second": rate}
+        say(f"shared512 at the speed of its matrix products alone: {rate:.0f} tokens/s")
+        return [row], {"products_alone_tokens_per_second": rate}
 
     def grid(self) -> tuple[Rows, Figures]:
         """A cold prompt of 1,200 tokens, over one call of the plain model."""
@@ -231,6 +246,25 @@ class OwnCompute:
         return taken
 
 
+def products_seconds(loaded: Any, rows: int) -> float:
+    """Return the seconds that all linear layers take for so many rows, the head left out; best of five."""
+    import torch
+
+    head = loaded.model.get_output_embeddings()
+    layers = [m for m in loaded.model.modules() if isinstance(m, torch.nn.Linear) and m is not head]
+    inputs = {
+        n: torch.randn(rows, n, dtype=loaded.model.dtype) for n in {layer.in_features for layer in layers}
+    }
+    times = []
+    with torch.inference_mode():
+        for _ in range(5):
+            started = time.perf_counter()
+            for layer in layers:
+                layer(inputs[layer.in_features])
+            times.append(time.perf_counter() - started)
+    return min(times)
+
+
 def weight_bytes(model: Any) -> int:
     """Return the bytes of weights that one token needs: all, but an embedding that is not the head too."""
     parameters = {id(p): p for p in model.parameters()}
@@ -268,132 +302,10 @@ def overwrite_block(engine: Any, tokens: list[int], rng: random.Random) -> None:
     tree.release(match)
 
 
-class RandomOperations:
-    """Random operations on a small block pool and prefix tree, each followed by every check there is.
-
-    Pages are marked with the tokens that lead to them, so that a page found for other tokens shows.
-    """
-
-    _BLOCK, _BLOCKS_HELD, _RUNNING = 4, 40, 6
-
-    def __init__(self, rng: random.Random) -> None:
-        import torch
-
-        from axolotl_cache.engine.cache import KVCache
-        from axolotl_cache.engine.pool import KVLayout, KVPool, LayerGroup
-
-        self._rng = rng
-        self._seconds = 0.0
-        layout = KVLayout((LayerGroup((0, 1), 1, 1, 1),), torch.float32, torch.device("cpu"))
-        self._pool = KVPool(layout, self._BLOCK)
-        self._bound = self._BLOCKS_HELD * self._pool.page_bytes
-        self._cache = KVCache(
-            self._pool, max_bytes=self._bound, ttl_seconds=50.0, clock=lambda: self._seconds
-        )
-        self._running: list[tuple[list[int], Any]] = []
-        self._marks: dict[tuple[str, tuple[int, ...]], float] = {}
-
-    def violations(self, operations: int) -> int:
-        """Do `operations` of them; return after how many something was wrong."""
-        choices = (self._start, self._grow, self._end, self._pin, self._clear, self._shrink, self._wait)
-        weights = (30, 30, 30, 1, 1, 4, 4)
-        wrong = 0
-        for operation in self._rng.choices(choices, weights, k=operations):
-            try:
-                operation()
-                self._check()
-            except (AssertionError, ValueError) as error:
-                wrong += 1
-                say(f"  {operation.__name__}: {error}")
-        return wrong
-
-    def _prompt(self) -> list[int]:
-        """Few different blocks, so that much is shared, and a tail that fills none."""
-        blocks = [self._rng.randrange(3) for _ in range(self._rng.randint(0, 8))]
-        tail = [9] * self._rng.randint(1, self._BLOCK - 1)
-        return [token for block in blocks for token in [block] * self._BLOCK] + tail
-
-    def _start(self) -> None:
-        if len(self._running) == self._RUNNING:
-            return
-        tokens = self._prompt()
-        table = self._cache.find(tokens, self._rng.choice(("a", "b")))
-        self._running.append((tokens, table))
-        for index, page in enumerate(table.pages):
-            found = float(self._pool.read(page)[0].flatten()[0])
-            if found != self._mark(table, tokens, index):
-                raise AssertionError(f"block {index} holds another prompt's keys and values")
-        self._compute(tokens, table)
-
-    def _grow(self) -> None:
-        if self._running:
-            tokens, table = self._rng.choice(self._running)
-            tokens += [self._rng.randrange(3)] * self._rng.randint(1, self._BLOCK)
-            self._compute(tokens, table)
-
-    def _compute(self, tokens: list[int], table: Any) -> None:
-        """Fill the pages behind those that are kept, and keep the whole ones."""
-        missing = -(-len(tokens) // self._BLOCK) - len(table.pages)
-        if missing:
-            table.pages += self._pool.allocate(missing)
-        whole = len(tokens) // self._BLOCK
-        for index in range(table.kept_blocks, whole):
-            page = table.pages[index]
-            mark = self._mark(table, tokens, index)
-            self._pool.fill(page, [t.fill_(mark) for t in self._pool.read(page)])
-        if self._rng.random() < 0.8:
-            self._cache.keep(tokens[: whole * self._BLOCK], table)
-
-    def _mark(self, table: Any, tokens: list[int], index: int) -> float:
-        path = (table.namespace, tuple(tokens[: (index + 1) * self._BLOCK]))
-        return self._marks.setdefault(path, float(len(self._marks) + 1))
-
-    def _end(self) -> None:
-        if self._running:
-            _, table = self._running.pop(self._rng.randrange(len(self._running)))
-            self._cache.close(table)
-
-    def _pin(self) -> None:
-        from axolotl_cache.errors import CapacityError
-
-        tokens = [self._rng.randrange(3)] * self._BLOCK * 2
-        table = self._cache.find([*tokens, 9], "a")
-        self._compute(tokens, table)
-        try:
-            self._cache.keep(tokens, table, pinned=True)
-        except CapacityError:
-            pass
-        finally:
-            self._cache.close(table)
-
-    def _clear(self) -> None:
-        self._cache.clear(self._rng.choice((None, "a", "b")))
-
-    def _shrink(self) -> None:
-        self._cache.tree.shrink_to(self._rng.randrange(self._bound))
-        self._pool.trim()
-
-    def _wait(self) -> None:
-        self._seconds += self._rng.uniform(0, 40)
-        self._cache.tree.expire()
-
-    def _check(self) -> None:
-        self._pool.check_invariants()
-        self._cache.tree.check_invariants()
-        held = self._cache.stats.held_bytes
-        if held > self._bound:
-            raise AssertionError(f"{held} bytes held, the bound is {self._bound}")
-        holders = self._cache.stats.held_blocks + sum(len(table.pages) for _, table in self._running)
-        references = sum(page.references for page in self._pool._used.values())
-        if references != holders:
-            raise AssertionError(f"{references} references to pages, and {holders} that hold one")
-
-
 def pool_violations(operations: int) -> tuple[Rows, Figures]:
-    """Random operations on pool and tree: after how many was an invariant broken?"""
-    rng = random.Random(SEED)  # noqa: S311 - a workload, not a secret
-    wrong = RandomOperations(rng).violations(operations)
-    say(f"{operations:,} random operations on pool and tree: {wrong} with an invariant broken")
+    """Random operations on pool and tree: after how many was something wrong?"""
+    wrong = pool_operations.drive(operations, SEED, report=say)
+    say(f"{operations:,} random operations on pool and tree: something was wrong after {wrong}")
     return [{"part": "pool", "operations": operations, "violations": wrong}], {"pool_violations": wrong}
 
 
@@ -426,7 +338,7 @@ def main() -> None:
     say("which settings are quickest here")
     sides, rows = all_peers(shared_requests(texts("choice"), 3))
     comparison = Comparison(ours, off, sides, texts, size)
-    alone = Alone(ours, off, load_plain(MODEL, options.dtype), texts, size)
+    alone = Alone(ours, off, loaded, load_plain(MODEL, options.dtype), texts, size)
     figures: Figures = {}
     for part in (comparison.shared, comparison.unshared, comparison.mixed):
         say(f"\n{part.__doc__}")
@@ -441,7 +353,7 @@ def main() -> None:
     for side in sides:
         side.close()
     say("\nour engine alone")
-    for part in (alone.ttft, alone.grid, alone.decode, alone.differences, alone.corruptions):
+    for part in (alone.limit, alone.ttft, alone.grid, alone.decode, alone.differences, alone.corruptions):
         found, measured = part()
         rows += found
         figures |= measured

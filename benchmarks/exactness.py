@@ -1,9 +1,9 @@
 """Do a token's bits depend on what else is computed with it? And what does it cost that they do not?
 
-The same prompts are computed whole, cut into calls in different ways down to single tokens, and in one
-another's company, with weights as loaded and packed, and calls padded to a multiple of 1, 2, 4 and 16 rows;
-every bit of keys, values and logits is compared. The engine's probe takes the smallest multiple without a
-difference.
+The same prompts are computed whole, cut into calls in different ways down to single tokens, in one another's
+company, and behind one prefix together, with weights as loaded and packed, and calls padded to a multiple of
+1, 2, 4 and 16 rows; every bit of keys, values and logits is compared. The engine's probe takes the smallest multiple without a
+difference. The control computes both sides with other key tiles, which must show.
 
     python benchmarks/exactness.py [--quick] [--dtype bfloat16|float32]
 """
@@ -35,8 +35,23 @@ def differences(comparer: Any, tokens: list[int], company: list[list[int]]) -> I
         for name, cuts in CUTS.items():
             with comparer.computed(tokens, cuts) as (again, other):
                 yield name, not comparer.same(len(tokens), pages, logits, again, other)
+        for same in comparer.behind_the_same(tokens[:768], pages, [other[:30] for other in company]):
+            yield "behind one prefix", not same
     for same in comparer.in_company(tokens[:640], company, decoded=8):
         yield "in company", not same
+
+
+def control(comparer: Any, tokens: list[int]) -> bool:
+    """Return whether the comparison notices that a prompt was shown keys up to another place."""
+    from axolotl_cache.engine import spans
+
+    with comparer.computed(tokens, ()) as (pages, logits):
+        tile, spans.KEY_TILE_TOKENS = spans.KEY_TILE_TOKENS, 2 * spans.KEY_TILE_TOKENS
+        try:
+            with comparer.computed(tokens, ()) as (again, other):
+                return not comparer.same(len(tokens), pages, logits, again, other)
+        finally:
+            spans.KEY_TILE_TOKENS = tile
 
 
 def cold_cost(engine: Any, lengths: list[int], rounds: int, rng: random.Random) -> list[dict[str, float]]:
@@ -105,6 +120,10 @@ def main() -> None:
             )
         told = ", ".join(f"{name} {sum(results)} of {len(results)}" for name, results in found.items())
         say(f"{weights}, rows padded to a multiple of {multiple:>2}: differing: {told}")
+    prompts = [[rng.randrange(1000, 40000) for _ in range(n)] for n in (40, 300, 700, 1200)]
+    noticed = [control(Comparer(engine._forward, engine.exactness.layout), tokens) for tokens in prompts]
+    rows.append({"part": "control", "prompts": len(noticed), "noticed": sum(noticed)})
+    say(f"control, other keys shown: noticed {sum(noticed)} of {len(noticed)} times")
     cold = cold_cost(engine, [200, 1200] if options.quick else [200, 600, 1200, 2000], 5, rng)
     rows += cold
 
@@ -119,6 +138,7 @@ def main() -> None:
     figures = {
         **{f"differing_plain_rows_of_{multiple}": differing("plain", multiple) for multiple in MULTIPLES},
         "differing_packed": differing("packed", 1),
+        "control_noticed": sum(noticed) / len(noticed),
         "cold_cost": median(row["ours_ms"] / row["plain_ms"] for row in cold),
         "grid_cold_cost": median(row["grid_ms"] / row["plain_ms"] for row in cold),
     }

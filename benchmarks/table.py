@@ -26,7 +26,8 @@ WORDS = {
         "identical": "the same: answers identical",
         "hit": "Time to first token behind a shared prefix of {0:,} tokens",
         "lru": "Response cache alone, 35 % hits: requests/s (at most {0:.2f} x is possible)",
-        "batch": "32 requests at once behind 512 shared tokens: tokens/s, against {0}",
+        "shared512": "32 requests at once behind 512 shared tokens: tokens/s, against {0}",
+        "mixed": "Requests of 64 to 1,500 tokens that arrive one after another: tokens/s, against {0}",
         "unshared": "Nothing shared or repeated: throughput",
         "exact": "{0} real questions behind prefixes of 100 to 2,000 tokens: greedy answers identical",
         "memory": "A response hit in memory: key, lookup and value",
@@ -41,7 +42,8 @@ WORDS = {
         "identical": "同上：回答完全一致",
         "hit": "共享前缀 {0:,} token 时的首 token 时间",
         "lru": "仅响应缓存，35% 命中：请求/秒（理论上限 {0:.2f} 倍）",
-        "batch": "32 个请求同时到达，共享 512 token 前缀：token/秒，对比 {0}",
+        "shared512": "32 个请求同时到达，共享 512 token 前缀：token/秒，对比 {0}",
+        "mixed": "64 至 1,500 token 的请求陆续到达：token/秒，对比 {0}",
         "unshared": "完全无共享、无重复：吞吐量",
         "exact": "{0} 个真实问题，前缀 100 至 2,000 token：贪心回答完全一致",
         "memory": "内存中的一次响应命中：生成键、查找并取值",
@@ -76,16 +78,17 @@ def table(words: dict[str, Any]) -> str:
                 f"{1 / row['cold_over_hit']:.2f} x",
             )
             rows.append((words["hit"].format(row["prefix_tokens"]), *times))
-    shared = {row["side"]: row for row in engine["rows"] if row.get("workload") == "shared512"}
-    ours = shared.pop("axolotl-cache")["tokens_per_second"]
-    for side, row in shared.items():
-        if (
-            side == "transformers generate_batch"
-        ):  # its quick run is scaled from 4 requests, which does not hold
-            continue
-        theirs = row["tokens_per_second"]
-        cells = (f"{theirs:.0f}", f"{ours:.0f}", f"{ours / theirs:.1f} x")
-        rows.append((words["batch"].format(side), *cells))
+    for workload, peers in (("shared512", None), ("mixed", {"transformers generate"})):
+        sides = {
+            row["side"]: row["tokens_per_second"]
+            for row in engine["rows"]
+            if row["part"] == "throughput" and row["workload"] == workload
+        }
+        ours = sides.pop("axolotl-cache")
+        for side, theirs in sides.items():
+            if peers is None or side in peers:
+                cells = (f"{theirs:.0f}", f"{ours:.0f}", f"{ours / theirs:.1f} x")
+                rows.append((words[workload].format(side), *cells))
     rows += [
         _row(words["lru"].format(repeats["response_ceiling"]), repeats, "requests_per_second", "{:.2f}"),
         (words["unshared"], "", "", f"{prefix['figures']['throughput_no_hits_on_over_off']:.2f} x"),

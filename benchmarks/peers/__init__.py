@@ -65,8 +65,12 @@ class Side(Protocol):
     reuses: bool
     """Whether a prompt is spared what another one has computed."""
 
-    def forget(self) -> None:
-        """Drop whatever could be reused, so that the next workload starts cold."""
+    def forget(self, coming: Sequence[TokenRequest] = ()) -> None:
+        """Drop whatever could be reused, so that the next workload starts cold.
+
+        Args:
+            coming: what is served next, for a side that can be set up for it; empty if nobody knows yet.
+        """
 
     def serve(self, requests: Sequence[TokenRequest]) -> list[Served]:
         """Serve the requests as they arrive, in order; return how each went."""

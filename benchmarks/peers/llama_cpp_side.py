@@ -112,7 +112,7 @@ class LlamaCpp:
         self.settings = f"{settings.weights}, batches of {settings.batch_tokens}, {settings.threads} threads"
         self.reuses = True
 
-    def forget(self) -> None:
+    def forget(self, coming: Sequence[TokenRequest] = ()) -> None:
         """Empty the context and the RAM cache."""
         self._process.ask(do="forget")
 

@@ -29,7 +29,7 @@ class Ours:
         self.settings = f"{dtype}, exactness: {engine.exactness.mode}"
         self.reuses = reuse
 
-    def forget(self) -> None:
+    def forget(self, coming: Sequence[TokenRequest] = ()) -> None:
         """Forget all KV."""
         self.engine.clear()
 

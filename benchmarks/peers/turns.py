@@ -43,8 +43,9 @@ def alternate(name: str, entries: Sequence[Entry], requests: Sequence[TokenReque
     """Serve a workload by every side in turns, each round from a cold start."""
     runs: dict[str, list[Run]] = {entry.side.name: [] for entry in entries}
     for entry, number in _order(entries):
-        entry.side.forget()
-        runs[entry.side.name].append(run(entry.side, thinned(requests, entry.most_requests)))
+        given = thinned(requests, entry.most_requests)
+        entry.side.forget(given)
+        runs[entry.side.name].append(run(entry.side, given))
         rate = scaled_rate(entry.side, runs[entry.side.name][-1], requests)
         say(f"  {name}, round {number + 1}: {entry.side.name} {rate:.1f} tokens/s")
     rates = {e.side.name: [scaled_rate(e.side, r, requests) for r in runs[e.side.name]] for e in entries}
@@ -141,9 +142,9 @@ def quickest(
     best_rate = 0.0
     for make in candidates:
         side = make()
-        side.forget()
+        side.forget(requests)
         run(side, requests[:1])
-        side.forget()
+        side.forget(requests)
         rate = run(side, requests).tokens_per_second
         rows.append(
             {"part": "choice", "side": side.name, "settings": side.settings, "tokens_per_second": rate}

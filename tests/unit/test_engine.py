@@ -3,7 +3,6 @@
 import sqlite3
 import threading
 from contextlib import closing
-from dataclasses import replace
 
 import pytest
 import torch
@@ -333,10 +332,10 @@ def test_until_a_prompt_was_computed_its_cost_is_the_probes(probed, tiers):
     before.close()
     after = tiers()
     after.stats.prefill_seconds, after.stats.prefill_tokens = 0.0, 0
-    assert after.exactness.prefill_seconds_per_token > 0
+    assert after._scheduler.probed_seconds_per_token == after.exactness.prefill_seconds_per_token > 0
     for seconds, cached in ((0.0, 0), (1e6, 576)):
         after._cache.tree.clear()  # and not the disk
-        after.exactness = replace(after.exactness, prefill_seconds_per_token=seconds)
+        after._scheduler.probed_seconds_per_token = seconds
         assert run(after, tokens).cached_tokens == cached
         after.stats.prefill_tokens = 0
     after.close()

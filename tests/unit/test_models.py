@@ -339,7 +339,7 @@ def watching(engine: Engine):
 
     def run(chunks, layout):
         found = compute(chunks, layout)
-        of_pages = {id(r.table.pages): r.generation for r in engine._running if r.table}
+        of_pages = {id(r.table.pages): r.generation for r in engine._scheduler.running if r.table}
         for chunk, logits in zip(chunks, found, strict=True):
             mine = seen[id(of_pages[id(chunk.pages)])]
             if logits is not None:

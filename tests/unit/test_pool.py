@@ -1,5 +1,9 @@
 """The block pool: pages are shared, moved and given back, and nothing of them is lost or mixed up."""
 
+import re
+from itertools import pairwise
+from pathlib import Path
+
 import pytest
 import torch
 from transformers import (
@@ -13,6 +17,7 @@ from transformers import (
     MistralForCausalLM,
 )
 
+from axolotl_cache.engine import pool as pool_module
 from axolotl_cache.engine.pool import SCRAP, KVLayout, KVPool, LayerGroup, Page, read_layout
 
 CPU = torch.device("cpu")
@@ -90,6 +95,84 @@ def test_pages_of_a_request_lie_in_a_row_where_they_can(pool):
     assert [page.index for page in first] == list(range(1, 41))
     pool.release(first[10:20])
     assert [page.index for page in pool.allocate(10)] == list(range(11, 21))
+
+
+def test_no_pages_are_given_to_who_wants_none(pool):
+    capacity = pool.capacity_pages
+    assert pool.allocate(0) == []
+    assert (pool.capacity_pages, pool.used_pages) == (capacity, 0)
+    pool.check_invariants()
+
+
+class Growing:
+    """Allocates page by page; notes the capacities, and how many pages were copied."""
+
+    def __init__(self, pool: KVPool, pages: int) -> None:
+        self.capacities, self.copied = [pool.capacity_pages], 0
+        for held in range(pages):
+            pool.allocate(1)
+            if pool.capacity_pages != self.capacities[-1]:
+                self.capacities.append(pool.capacity_pages)
+                self.copied += held
+        pool.check_invariants()
+        self.steps = [after - before for before, after in pairwise(self.capacities)]
+
+
+def test_a_small_pool_doubles_and_a_large_one_grows_by_a_quarter(pool, monkeypatch):
+    monkeypatch.setattr(pool_module, "_STEP_BYTES", 128 * pool.page_bytes)
+    growing = Growing(pool, 3000)
+    assert growing.capacities[1:6] == [64, 128, 256, 384, 512]
+    assert growing.steps[5:] == [capacity // 4 for capacity in growing.capacities[5:-1]]
+    assert len(growing.steps) == 13
+    assert growing.copied <= 5 * 3000
+
+
+def test_growing_by_a_fixed_size_would_copy_far_more(pool, monkeypatch):
+    """The control: the bound on what is copied is one that can be missed."""
+    monkeypatch.setattr(pool, "_growth_pages", lambda: 64)
+    assert Growing(pool, 3000).copied > 5 * 3000
+
+
+def test_a_large_pool_grows_by_no_more_than_a_quarter_and_what_is_asked_for():
+    layout = KVLayout((LayerGroup((0,), 1, 1024, 1024),), torch.float32, CPU)
+    pool = KVPool(layout, 128)  # a page is 1 MiB; what is not used takes no memory
+    pool.allocate(300)
+    assert pool.capacity_pages == 301
+    pool.allocate(1)
+    assert pool.capacity_pages == 301 + 301 // 4
+    pool.release(pool.allocate(pool.capacity_pages - 1 - pool.used_pages))
+    pool.allocate(250)
+    assert pool.capacity_pages == 1 + 301 + 250
+
+
+PEAK = Path("/proc/self/clear_refs")
+
+
+def peak_growth_bytes(pool: KVPool) -> int:
+    """Return by how much the process was larger at its largest while the pool grew, than just before."""
+    PEAK.write_text("5")  # forget the peak so far
+    before = status_bytes("VmRSS")
+    pool.allocate(1)
+    return status_bytes("VmHWM") - before
+
+
+def status_bytes(name: str) -> int:
+    lines = Path("/proc/self/status").read_text()
+    return 1024 * int(re.search(rf"{name}:\s+(\d+) kB", lines)[1])
+
+
+@pytest.mark.skipif(not PEAK.exists(), reason="asks Linux for the peak of its memory")
+@pytest.mark.parametrize("written", [False, True], ids=["as it is", "control"])
+def test_while_it_grows_one_layer_is_there_twice_and_not_all(monkeypatch, written):
+    layout = KVLayout((LayerGroup((0, 1, 2, 3), 1, 256, 256),), torch.float32, CPU)
+    pool = KVPool(layout, 32)
+    pool.allocate(1100)
+    layer = pool.capacity_pages * pool.page_bytes // 4
+    if written:  # to all new memory at once
+        monkeypatch.setattr(torch, "empty", torch.ones)
+    peak = peak_growth_bytes(pool)
+    assert peak > 3 * layer if written else peak < 1.6 * layer
+    pool.check_invariants()
 
 
 def test_growing_keeps_what_is_held_where_it_is(pool):

@@ -191,7 +191,7 @@ def test_one_wrong_page_in_the_batch_changes_that_answer_and_no_other(make, alon
     finish(engine)
     generations = [send(engine, request) for request in REQUESTS]
     engine.step()
-    victim = next(r for r in engine._running if r.generation is generations[1])
+    victim = next(r for r in engine._scheduler.running if r.generation is generations[1])
     page = victim.table.pages[5]
     engine._pool.fill(page, [tensor * -3 for tensor in engine._pool.read(page)])
     finish(engine)
@@ -373,9 +373,9 @@ def test_requests_wait_until_their_keys_and_values_fit_and_one_always_runs(make,
     generations = [send(engine, request) for request in REQUESTS]
     most = 0
     while engine.step():
-        running = [len(r.tokens) + r.new_tokens for r in engine._running]
+        running = [len(r.tokens) + r.new_tokens for r in engine._scheduler.running]
         most = max(most, len(running))
-        own = sum(engine._own_bytes(r) for r in engine._running)
+        own = sum(engine._scheduler.own_bytes(r) for r in engine._scheduler.running)
         assert own <= 26 * page or len(running) == 1
     assert most > 1
     assert [g.tokens for g in generations] == [alone(r) for r in REQUESTS]
@@ -407,7 +407,7 @@ def test_a_cancelled_request_frees_everything_at_once(make, alone, steps):
     for _ in range(steps):
         engine.step()
     before, running = engine.held_bytes, engine.running_requests
-    own = sum(p.nbytes for r in engine._running if r.generation is cancelled for p in r.table.pages)
+    own = sum(p.nbytes for r in engine._scheduler.running if r.generation is cancelled for p in r.table.pages)
     cancelled.close()
     assert engine.held_bytes == before - own
     assert running - engine.running_requests == (1 if steps else 0)
@@ -462,7 +462,7 @@ def test_a_sampler_that_fails_fails_alone(make, alone):
         def choose(self, logits):
             raise ZeroDivisionError("broken")
 
-    engine._waiting[4].sampler = Broken()
+    engine._scheduler.waiting[4].sampler = Broken()
     finish(engine)
     with pytest.raises(ZeroDivisionError, match="broken"):
         list(generations[4])
@@ -737,7 +737,9 @@ def pages_of_prompt(engine, tokens):
     while not generation.tokens:
         engine.step()
     pages = (
-        engine._running[0].table.pages[: (len(tokens) - 1) // engine.block_size] if engine._running else []
+        engine._scheduler.running[0].table.pages[: (len(tokens) - 1) // engine.block_size]
+        if engine._scheduler.running
+        else []
     )
     found = [engine._pool.read(page) for page in pages]
     generation.close()
@@ -786,7 +788,7 @@ def test_on_the_grid_what_was_decoded_is_not_reused(make_as):
     turn = [*prompt(200), *generation, 5]
     assert engine.generate(turn, GREEDY, namespace="n")
     engine.step()
-    assert engine._running[0].generation.cached_tokens == 128
+    assert engine._scheduler.running[0].generation.cached_tokens == 128
 
 
 # Adapters
@@ -837,7 +839,7 @@ def test_requests_of_one_adapter_share_a_call_and_of_several_do_not(models, memo
             engine.step()
         assert sorted(adapters.used) == ["", "one", "other"]
         assert sorted(len(call) for call in calls) == sorted(
-            sum(r.adapter is kind for r in engine._running) for kind in kinds
+            sum(r.adapter is kind for r in engine._scheduler.running) for kind in kinds
         )
         finish(engine)
         assert [g.tokens for g in generations] == expected

@@ -41,6 +41,8 @@ _CUTS: Final = ((100, 13, 300, 32, 700, 100), (1180, *[1] * 12, *[3] * 7, *[2] *
 """Ways to cut the prompt into calls; what one asks for behind the prompt's end is left out."""
 _COMPANY: Final = (40, 300, 77)
 """Lengths of the prompts that are computed in the same calls."""
+_TAIL_TOKENS: Final = 7
+"""Length of the prompts that are computed behind the same pages."""
 _CALL_TOKENS: Final = 512
 _SHORT_TOKENS: Final = 300
 """Length of the prompt that shows whether the model can be computed our way at all."""
@@ -138,6 +140,28 @@ class Comparer:
                     yield last is not None and self.same(len(prompt), alone, expected, pages, last)
         finally:
             for pages in sets:
+                self._pool.release(pages)
+
+    def behind_the_same(
+        self, tokens: Sequence[int], known: Sequence[Page], tails: Sequence[Sequence[int]]
+    ) -> Iterator[bool]:
+        """Compute tails together that stand behind the same pages, whole blocks.
+
+        Yields:
+            For each, whether all bits are those of the tail alone.
+        """
+        size, start = self._pool.block_size, len(tokens)
+        shared = list(known[: start // size])
+        own = [self._pages(len(tail)) for tail in tails]
+        try:
+            chunks = [Chunk(shared + pages, start, tail) for pages, tail in zip(own, tails, strict=True)]
+            together = self._forward.run(chunks, self._layout)
+            for chunk, last in zip(chunks, together, strict=True):
+                prompt = [*tokens, *chunk.tokens]
+                with self.behind(prompt, known, start) as (alone, expected):
+                    yield last is not None and self.same(len(prompt), alone, expected, chunk.pages, last)
+        finally:
+            for pages in own:
                 self._pool.release(pages)
 
     def same(
@@ -303,6 +327,9 @@ def _compare_all(forward: Forward, layout: Layout) -> Iterator[bool]:
         for cuts in _CUTS:
             with comparer.computed(tokens, cuts) as (again, other):
                 yield comparer.same(len(tokens), pages, logits, again, other)
+        shared = min(2 * SEGMENT_TOKENS, (room - 1) // layout.block_size * layout.block_size)
+        tails = [prompt[: min(_TAIL_TOKENS, room - shared)] for prompt in company]
+        yield from comparer.behind_the_same(tokens[:shared], pages, tails)
     yield from comparer.in_company(tokens[: min(640, room)], company, decoded=5)
 
 
@@ -334,7 +361,15 @@ def _fingerprint(forward: Forward) -> str:
     parameters = [(n, list(p.shape), str(p.dtype)) for n, p in model.named_parameters()]
     facts = {
         "version": _VERSION,
-        "cases": [_PROMPT_TOKENS, _CUTS, _COMPANY, _ROW_MULTIPLES, KEY_TILE_TOKENS, SEGMENT_TOKENS],
+        "cases": [
+            _PROMPT_TOKENS,
+            _CUTS,
+            _COMPANY,
+            _TAIL_TOKENS,
+            _ROW_MULTIPLES,
+            KEY_TILE_TOKENS,
+            SEGMENT_TOKENS,
+        ],
         "context": forward.context_length_tokens,
         "config": config,
         "parameters": hashlib.blake2b(json.dumps(parameters).encode()).hexdigest(),

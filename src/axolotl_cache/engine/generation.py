@@ -97,6 +97,18 @@ class Running:
         """Whether nothing is left to do for it."""
         return bool(self.generation.finish_reason) or self.generation.error is not None
 
+    def note_found(self, table: BlockTable) -> None:
+        """Go on behind what was found of its prompt, in the tree or below."""
+        self.computed_tokens = self.generation.cached_tokens = table.cached_tokens
+        self.generation.difference = table.difference
+
+    def attempt(self, work: Callable[..., None], *arguments: object) -> None:
+        """Do something for this request; if it fails, it fails for this one and not for the others."""
+        try:
+            work(*arguments)
+        except Exception as error:  # whatever it is, it is raised to whoever reads this request
+            self.generation.error = error
+
     def accept(self, choice: Choice) -> None:
         """Take the next token; an end token ends the answer and is not part of it."""
         out = self.generation

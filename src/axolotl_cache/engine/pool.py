@@ -18,6 +18,8 @@ from typing import Any, Final
 import torch
 
 _FIRST_PAGES: Final = 64
+_STEP_BYTES: Final = 64 * 2**20
+"""Pools smaller than this double when they grow; larger ones take this, or a quarter where that is more."""
 SCRAP: Final = 0
 """The page that padding is written to; nobody reads it."""
 
@@ -121,13 +123,17 @@ class KVPool:
     def allocate(self, count: int) -> list[Page]:
         """Return new pages, filled with zeros, held once.
 
-        Cost: grows the memory when too little is free, which copies all that is held.
+        Cost: grows the memory when too little is free, which copies all that is held: about five copies of a
+        page at the most, however many are allocated one by one.
 
         Raises:
             MemoryError: there is not so much memory; nothing is changed.
         """
-        if count > len(self._free):
-            self._resize(max(self._capacity + count, 2 * self._capacity, _FIRST_PAGES))
+        if not count:
+            return []
+        missing = count - len(self._free)
+        if missing > 0:
+            self._resize(self._capacity + max(missing, self._growth_pages()))
         pages = [Page(heapq.heappop(self._free), self.page_bytes) for _ in range(count)]
         self._used.update((page.index, page) for page in pages)
         # What is masked must still be finite: another request's infinities must not come through.
@@ -192,9 +198,20 @@ class KVPool:
             for tensor in tensors:
                 tensor.index_fill_(1, at, 0)
 
+    def _growth_pages(self) -> int:
+        """Return by how many pages at the least to grow.
+
+        Doubling a large pool may take far more than is needed. Growing by a fixed size would copy all that is
+        held again and again: with a share of it, the copying stays in proportion to what is allocated.
+        """
+        step = max(_STEP_BYTES // self.page_bytes, self._capacity // 4)
+        return max(min(step, self._capacity), _FIRST_PAGES - self._capacity)
+
     def _resize(self, capacity: int) -> None:
         pages = [self._used[index] for index in sorted(self._used)]
         kept = [SCRAP, *(page.index for page in pages)] if capacity < self._capacity else None
+        # All of it before anything moves, as all layers must have one capacity, with or without memory. On a
+        # CPU this takes none yet, see `_move_into`; a GPU has to have room for old and new at once.
         new: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         try:
             for layer in self._layers:
@@ -225,7 +242,9 @@ class KVPool:
         interrupt: KeyboardInterrupt | None = None
         source = None if kept is None else torch.tensor(kept, device=self.layout.device)
         waiting = list(self._layers)
-        while waiting:  # layer by layer, so that never more than one is there twice
+        # Layer by layer, each old one given back before the next is copied: on a CPU, what nobody has written
+        # to takes no memory, so that never more than one layer is there twice.
+        while waiting:
             layer = waiting[-1]
             try:
                 if self._layers[layer] is not new[layer]:

@@ -1,0 +1,191 @@
+"""Computes what running requests wait for: cuts it into calls, runs the model, has each take its token.
+
+Which requests those are is scheduler.py's to say. How their tokens are cut into calls stands in plan.py, and
+how the model runs over pages in forward.py.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+
+from axolotl_cache.engine.adapters import Adapters
+from axolotl_cache.engine.cache import KVCache
+from axolotl_cache.engine.exactness import Exactness
+from axolotl_cache.engine.forward import Chunk, Forward
+from axolotl_cache.engine.generation import Running
+from axolotl_cache.engine.plan import Call, next_calls
+from axolotl_cache.engine.stateful import StatefulForward
+from axolotl_cache.engine.stats import EngineStats
+
+
+class Runner(ABC):
+    """Goes on with requests. A request that fails ends with the error, and the others go on.
+
+    Args:
+        stats: what was computed is counted here.
+        adapters: the adapters that requests may ask for.
+    """
+
+    def __init__(self, stats: EngineStats, adapters: Adapters | None) -> None:
+        self._stats = stats
+        self._adapters = adapters
+
+    @abstractmethod
+    def compute(self, ready: Sequence[Running]) -> None:
+        """Compute one step's share of what these requests wait for, oldest first."""
+
+    def _use_adapter_of(self, running: Running) -> None:
+        if self._adapters is not None:
+            self._adapters.use(running.adapter if running.adapter is not None else "")
+
+    def _count_tokens(self, running: Running, count: int) -> None:
+        """Note that the request's next `count` tokens are computed."""
+        was_decode = running.work.is_decode
+        running.computed_tokens += count
+        if was_decode:
+            self._stats.decode_tokens += count
+        else:
+            self._stats.prefill_tokens += count
+
+    def _count_seconds(self, parts: Sequence[tuple[Running, int]], seconds: float) -> None:
+        rows = sum(count for _, count in parts)
+        decoded = sum(count for r, count in parts if r.computed_tokens > r.generation.prompt_tokens)
+        self._stats.decode_seconds += seconds * decoded / rows
+        self._stats.prefill_seconds += seconds * (rows - decoded) / rows
+
+
+class PagedRunner(Runner):
+    """For models of which keys and values are all that is kept: many requests in a call, over pages.
+
+    Args:
+        forward: the model, over a pool with the blocks of `exactness`.
+        cache: what is computed is kept here for others; None keeps nothing.
+        exactness: how the model must be computed.
+        stats: what was computed is counted here.
+        adapters: the adapters that requests may ask for.
+        step_tokens: tokens that one step computes at the most.
+        strict: also where a token's company can change its bits ("grid"), compute answers as if alone.
+    """
+
+    def __init__(
+        self,
+        forward: Forward,
+        cache: KVCache | None,
+        exactness: Exactness,
+        stats: EngineStats,
+        *,
+        adapters: Adapters | None,
+        step_tokens: int,
+        strict: bool,
+    ) -> None:
+        super().__init__(stats, adapters)
+        self._forward = forward
+        self._pool = forward.pool
+        self._cache = cache
+        self._exactness = exactness
+        self._step_tokens = step_tokens
+        self._strict = strict
+
+    def compute(self, ready: Sequence[Running]) -> None:
+        """Go one token forward with all that decode, and with prompts as far as a step goes."""
+        work, layout = [r.work for r in ready], self._exactness.layout
+        for call in next_calls(work, layout, self._step_tokens, strict=self._strict):
+            self._compute_call(ready, call)
+
+    def _compute_call(self, ready: Sequence[Running], call: Call) -> None:
+        parts = [(ready[part.request], part.tokens) for part in call]
+        parts = [(running, count) for running, count in parts if not running.has_ended]
+        if not parts:
+            return
+        try:
+            self._compute_parts(parts)
+        except Exception as error:  # one bad request must not take the others with it
+            if len(parts) == 1:
+                parts[0][0].generation.error = error
+                return
+            for part in parts:
+                part[0].attempt(self._compute_parts, [part])
+
+    def _compute_parts(self, parts: Sequence[tuple[Running, int]]) -> None:
+        self._use_adapter_of(parts[0][0])
+        started = time.perf_counter()
+        chunks = [self._chunk(running, count) for running, count in parts]
+        logits = self._forward.run(chunks, self._exactness.layout)
+        for (running, count), last in zip(parts, logits, strict=True):
+            self._count_tokens(running, count)
+            running.attempt(self._go_on, running, last)
+        self._count_seconds(parts, time.perf_counter() - started)
+
+    def _chunk(self, running: Running, count: int) -> Chunk:
+        table, start = running.table, running.computed_tokens
+        if table is None:
+            raise RuntimeError("this request was not let in")
+        missing = -(-(start + count) // self._pool.block_size) - len(table.pages)
+        if missing > 0:
+            table.pages += self._pool.allocate(missing)
+        is_last = start + count == len(running.tokens) and running.new_tokens > 0
+        return Chunk(table.pages, start, running.tokens[start : start + count], wants_logits=is_last)
+
+    def _go_on(self, running: Running, logits: torch.Tensor | None) -> None:
+        table = running.table
+        is_new_block = (
+            table is not None and self._keepable_tokens(running) // self._pool.block_size > table.kept_blocks
+        )
+        if logits is not None:
+            running.accept(running.sampler.choose(logits))
+        if is_new_block and running.reuse:
+            self._keep(running)
+        if running.new_tokens == 0 and running.computed_tokens == len(running.tokens):
+            self._keep(running, pinned=True)
+            running.generation.finish_reason = "length"
+
+    def _keepable_tokens(self, running: Running) -> int:
+        """Return how many leading tokens others may reuse.
+
+        What was decoded equals what a prompt would give only where results do not depend on the company.
+        """
+        if self._exactness.mode == "invariant":
+            return running.computed_tokens
+        return min(running.computed_tokens, running.generation.prompt_tokens)
+
+    def _keep(self, running: Running, *, pinned: bool = False) -> None:
+        if self._cache is None or running.table is None:
+            return
+        whole = self._keepable_tokens(running) // self._pool.block_size * self._pool.block_size
+        try:
+            self._cache.keep(running.tokens[:whole], running.table, pinned=pinned)
+        except (MemoryError, torch.OutOfMemoryError):
+            if pinned:
+                raise
+            self._cache.stats.refused_blocks += 1  # an answer is worth more than what could be kept of it
+
+
+class StatefulRunner(Runner):
+    """For models that keep more than keys and values: each request alone, from its own state.
+
+    Args:
+        forward: the model.
+        stats: what was computed is counted here.
+        adapters: the adapters that requests may ask for.
+    """
+
+    def __init__(self, forward: StatefulForward, stats: EngineStats, adapters: Adapters | None) -> None:
+        super().__init__(stats, adapters)
+        self._forward = forward
+
+    def compute(self, ready: Sequence[Running]) -> None:
+        """Go one token forward with every request; a prompt is computed at once."""
+        for running in ready:
+            running.attempt(self._compute_one, running)
+
+    def _compute_one(self, running: Running) -> None:
+        self._use_adapter_of(running)
+        started, count = time.perf_counter(), len(running.tokens) - running.computed_tokens
+        logits = self._forward.run(running.tokens, running.computed_tokens, running.state)
+        self._count_tokens(running, count)
+        running.accept(running.sampler.choose(logits))
+        self._count_seconds([(running, count)], time.perf_counter() - started)

@@ -1,0 +1,19 @@
+"""What an engine counts while it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class EngineStats:
+    """Counters since the start."""
+
+    steps: int = 0
+    prefill_tokens: int = 0
+    """Prompt tokens that went through the model; padding is not counted."""
+    decode_tokens: int = 0
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    loaded_tokens: int = 0
+    """Tokens whose keys and values came from a lower tier."""
