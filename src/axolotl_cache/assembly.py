@@ -66,10 +66,13 @@ def open_pipeline(
     """
     total = total_memory_bytes(loaded.device)
     share = int(total * settings.max_memory_usage)
-    if use_prefix_cache and share < settings.model.max_cache_size:
+    # Together within the share: neither may leave the other less than half of it.
+    max_cache_bytes = min(settings.model.max_cache_size, share // 2) if use_prefix_cache else 0
+    if use_prefix_cache and max_cache_bytes < settings.model.max_cache_size:
         report(
-            f"max_memory_usage {settings.max_memory_usage:g} of this device is {format_size(share)}: that "
-            f"bounds the KV held, and not max_cache_size ({format_size(settings.model.max_cache_size)})"
+            f"max_memory_usage {settings.max_memory_usage:g} of this device is {format_size(share)}: half of "
+            "that, for the other half is for running requests, bounds the KV held for reuse, and not "
+            f"max_cache_size ({format_size(settings.model.max_cache_size)})"
         )
     named = Adapters(loaded.model, loaded.namespace, report=report) if adapters else None
     for name, folder in (adapters or {}).items():
@@ -80,9 +83,9 @@ def open_pipeline(
         device=loaded.device,
         context_length_tokens=loaded.context_length_tokens,
         end_tokens=loaded.end_tokens,
-        max_cache_bytes=min(settings.model.max_cache_size, share) if use_prefix_cache else 0,
+        max_cache_bytes=max_cache_bytes,
         ttl_seconds=settings.inference.entry_timeout,
-        max_running_bytes=share,
+        max_running_bytes=share - max_cache_bytes,
         strict=settings.inference.strict,
         adapters=named,
         lower=partial(_open_lower, settings, report),
@@ -101,9 +104,7 @@ def open_pipeline(
     )
     pipeline.prefix_enabled = use_prefix_cache and engine.can_reuse
     if use_prefix_cache and not engine.can_reuse:
-        report(
-            "warning: this model keeps more than keys and values of each token: it runs without prefix cache"
-        )
+        report(f"warning: this model runs without prefix cache: {engine.exactness.reason}")
     if pipeline.prefix_enabled:
         report(f"prefix reuse: {engine.exactness.mode} mode ({engine.exactness.reason})")
         pinned = pipeline.precompute(settings.model.system_prompts, settings.model.prefix_length, progress)

@@ -11,8 +11,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from axolotl_cache.clock import Clock, wall_clock
 from axolotl_cache.engine.adapters import Adapter, Adapters
@@ -25,6 +26,9 @@ from axolotl_cache.errors import CapacityError, RequestError
 from axolotl_cache.namespace import Namespace
 from axolotl_cache.request import Answer, Delta, Miss, Request, Served, TokenLogprob, Usage
 from axolotl_cache.response import Entry, SmartInferenceCache
+
+_READER_SECONDS: Final = 2.0
+"""How long in all an answer may wait for its reader while an equal request waits for it."""
 
 
 @dataclass(slots=True)
@@ -107,7 +111,9 @@ class Pipeline:
     def stream(self, request: Request) -> Generator[Delta | Answer, None, None]:
         """Yield the answer's text as it comes, and at the end the `Answer` with the whole account.
 
-        An answer that is not read to its end is not stored.
+        An answer that is not read to its end is not stored. A request that equals one under way waits for its
+        answer, however long that takes to compute, but not for its reader: once the other's answer has lain
+        unread for 2 seconds in all, this one is computed, too.
 
         Raises:
             RequestError: the request can't be served as asked.
@@ -119,13 +125,12 @@ class Pipeline:
         namespace = self._namespace(adapter).for_tenant(request.tenant)
         response = self.response if self.response_enabled else None
         response_miss: Miss | None = None
-        key, shared = "", False
+        key, shared, mine = "", False, _Computing()
         if response is not None:
             key = _key(response, request, text, namespace)
             entry, response_miss = self._look_up(response, key, request)
             shared = _why_not_stored(request) is None and not request.cache_control.no_cache
-            while not entry and shared and (computed := self._equal.begin(key)):
-                computed.wait()
+            while not entry and shared and not self._equal.begin(key, mine):
                 entry, response_miss = self._look_up(response, key, request)
             if entry:
                 stored = _from_entry(entry, started, self._clock())
@@ -133,10 +138,11 @@ class Pipeline:
                 yield self._counted(stored)
                 return
         try:
-            yield from self._compute(request, text, namespace, adapter, response, key, response_miss, started)
+            yield from mine.handed_out(
+                self._compute(request, text, namespace, adapter, response, key, response_miss, started)
+            )
         finally:
-            if shared:
-                self._equal.end(key)
+            self._equal.end(key, mine)
 
     def _compute(
         self,
@@ -164,9 +170,11 @@ class Pipeline:
         pieces: list[str] = []
         out = TextStream(self.renderer.decode, request.sampling.stop)
         first_at = 0.0
+        completion_tokens = 0  # that were read: the engine does not know stop strings, and may be ahead
         try:
             for token in generation:
                 piece = out.push(token)
+                completion_tokens += 1
                 first_at = first_at or time.perf_counter()
                 logprobs.push()
                 if piece:
@@ -185,7 +193,7 @@ class Pipeline:
             text="".join(pieces),
             finish_reason="stop" if out.stopped else generation.finish_reason,
             served=Served.HIT_PREFIX if generation.cached_tokens else Served.MISS,
-            usage=Usage(generation.prompt_tokens, generation.cached_tokens, len(generation.tokens)),
+            usage=Usage(generation.prompt_tokens, generation.cached_tokens, completion_tokens),
             ttft_seconds=(first_at or now) - started,
             total_seconds=now - started,
             response_miss=response_miss,
@@ -212,13 +220,15 @@ class Pipeline:
     ) -> tuple[int, ...]:
         """Compute and pin the leading tokens of each system prompt; return how many of each.
 
+        For the model as it was loaded and no tenant: adapters and tenants have namespaces of their own.
+
         Args:
             system_prompts: texts; empty for the message that the template puts in by itself.
             prefix_length: tokens to pin of each, at the most; rounded down to whole blocks.
             progress: called with (prompts done, prompts in all).
 
         Raises:
-            CapacityError: together they do not fit below the bound; nothing stays pinned.
+            CapacityError: together they do not fit below the bound; nothing stays pinned, nor in memory.
         """
         wanted: list[str | None] = [*dict.fromkeys(system_prompts)] or [None]
         pinned: list[int] = []
@@ -228,7 +238,7 @@ class Pipeline:
             try:
                 pinned.append(self.engine.pin(tokens[:prefix_length], namespace=self.namespace.digest))
             except CapacityError:
-                self.engine.clear(namespace=self.namespace.digest)
+                self.engine.clear_memory(namespace=self.namespace.digest)
                 raise
         progress(len(wanted), len(wanted))
         return tuple(pinned)
@@ -291,29 +301,74 @@ class Pipeline:
         return answer
 
 
+class _Computing:
+    """An answer on its way, and how long its reader has let it lie."""
+
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
+        self.done = threading.Event()
+        self._unread_seconds = 0.0
+        self._handed_out_at: float | None = None
+
+    def handed_out(
+        self, parts: Generator[Delta | Answer, None, None]
+    ) -> Generator[Delta | Answer, None, None]:
+        """Yield the parts, and note how long each is with the reader."""
+        with closing(parts):
+            for part in parts:
+                since = self._handed_out_at = time.monotonic()
+                yield part
+                self._handed_out_at = None
+                self._unread_seconds += time.monotonic() - since
+
+    def wait(self) -> bool:
+        """Wait until it has ended; return False once its reader has kept the caller waiting for too long."""
+        until = self._unread() + _READER_SECONDS
+        while (left := until - self._unread()) > 0:
+            if self.done.wait(left):
+                return True
+        return False
+
+    def _unread(self) -> float:
+        since = self._handed_out_at
+        return self._unread_seconds + (0.0 if since is None else time.monotonic() - since)
+
+
 class _EqualRequests:
-    """Lets equal requests of several threads be computed once: the others wait until the answer is stored."""
+    """Lets equal requests of several threads be computed once: the others wait until the answer is stored.
+
+    A slow reader holds up nobody else: of those that have waited for it too long, one computes the answer
+    again, and the rest wait for that one.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._computing: dict[str, tuple[int, threading.Event]] = {}
+        self._computing: dict[str, _Computing] = {}
 
-    def begin(self, key: str) -> threading.Event | None:
-        """Return None if the caller is to compute `key`, and must `end` it; else what to wait for.
+    def begin(self, key: str, mine: _Computing) -> bool:
+        """Return True if the caller is to compute `key`, and must `end` it; False if it is to look again.
 
-        A thread does not wait for itself: it may be reading two streams in turns.
+        Waits for another that computes it, but not if that is of this thread, which may be reading two
+        streams in turns.
         """
-        me = threading.get_ident()
         with self._lock:
-            thread, done = self._computing.setdefault(key, (me, threading.Event()))
-        return None if thread == me else done
+            other = self._computing.setdefault(key, mine)
+        if other.thread == mine.thread:
+            return True
+        if other.wait():
+            return False
+        with self._lock:
+            if self._computing.get(key) is not other:
+                return False
+            self._computing[key] = mine
+            return True
 
-    def end(self, key: str) -> None:
-        """Let those who wait for `key` look again: for the answer, or to compute it themselves."""
+    def end(self, key: str, mine: _Computing) -> None:
+        """Let those who wait for `mine` look again: for the answer, or to compute it themselves."""
         with self._lock:
-            _, done = self._computing.pop(key, (0, None))
-        if done is not None:
-            done.set()
+            if self._computing.get(key) is mine:
+                del self._computing[key]
+        mine.done.set()
 
 
 class _Logprobs:

@@ -1,17 +1,22 @@
 """A request's way: which tier serves it, what is stored, what is explained."""
 
+import threading
+import time
 from dataclasses import replace
 
 import pytest
 import torch
 
-from axolotl_cache import SmartInferenceCache
+from axolotl_cache import SmartInferenceCache, assembly
+from axolotl_cache import pipeline as pipeline_module
 from axolotl_cache.clock import ManualClock, wall_clock
+from axolotl_cache.config import load_settings
 from axolotl_cache.engine.engine import Engine
 from axolotl_cache.engine.loader import load_model
+from axolotl_cache.engine.lower import LowerTier, open_lower_store
 from axolotl_cache.engine.prompt import PromptRenderer
 from axolotl_cache.engine.sampling import Choice
-from axolotl_cache.errors import RequestError
+from axolotl_cache.errors import CapacityError, RequestError
 from axolotl_cache.pipeline import Pipeline
 from axolotl_cache.request import Answer, CacheControl, Delta, Message, Request, Sampling, Served
 
@@ -30,14 +35,14 @@ def memo(tmp_path_factory):
     return tmp_path_factory.mktemp("exactness")
 
 
-def build(loaded, memo, response=None, clock=None) -> Pipeline:
+def build(loaded, memo, response=None, clock=None, **options) -> Pipeline:
     engine = Engine(
         loaded.model,
         device=loaded.device,
         context_length_tokens=loaded.context_length_tokens,
         end_tokens=loaded.end_tokens,
-        max_cache_bytes=10**8,
         memo=memo,
+        **({"max_cache_bytes": 10**8} | options),
     )
     renderer = PromptRenderer(loaded.tokenizer, loaded.chat_template)
     return Pipeline(engine, renderer, loaded.namespace, response, clock=clock or wall_clock)
@@ -243,6 +248,63 @@ def test_stop_strings_end_the_answer(pipeline):
     assert answer.finish_reason == "stop"
 
 
+def test_tokens_behind_a_stop_string_are_not_counted_whoever_computes(pipeline, monkeypatch):
+    pipeline.response_enabled = False
+    long = replace(GREEDY, max_new_tokens=60)
+    full = pipeline.answer(ask("Hello?", sampling=long)).text
+    stopped = ask("Hello?", sampling=replace(long, stop=(full[6:9],)))
+    wanted = pipeline.answer(stopped)
+    assert wanted.usage.completion_tokens < 30
+    pipeline.response_enabled = True
+    decode = pipeline.renderer.decode
+    # A reader that is much slower than the thread that computes
+    monkeypatch.setattr(pipeline.renderer, "decode", lambda tokens: (time.sleep(0.02), decode(tokens))[1])
+    with pipeline.engine.in_background():
+        answers = [pipeline.answer(stopped) for _ in range(2)]
+    assert [answer.served is Served.HIT_EXACT for answer in answers] == [False, True]
+    for answer in answers:
+        assert (answer.text, answer.usage) == (
+            wanted.text,
+            replace(answer.usage, completion_tokens=wanted.usage.completion_tokens),
+        )
+
+
+def test_equal_requests_are_computed_once_however_long_that_takes(pipeline, monkeypatch):
+    monkeypatch.setattr(pipeline_module, "_READER_SECONDS", 0.1)
+    run, begun = pipeline.engine._forward.run, threading.Event()
+
+    def slow(*arguments):
+        begun.set()
+        time.sleep(0.05)
+        return run(*arguments)
+
+    monkeypatch.setattr(pipeline.engine._forward, "run", slow)
+    answers = []
+    threads = [threading.Thread(target=lambda: answers.append(pipeline.answer(ask("Hello?")))) for _ in "abc"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(a.served for a in answers) == [Served.HIT_EXACT, Served.HIT_EXACT, Served.MISS]
+
+
+def test_a_reader_that_stops_does_not_hold_up_equal_requests(pipeline, monkeypatch):
+    monkeypatch.setattr(pipeline_module, "_READER_SECONDS", 0.2)
+    lazy = pipeline.stream(ask("Hello?"))
+    first = next(lazy)
+    answers = []
+    threads = [threading.Thread(target=lambda: answers.append(pipeline.answer(ask("Hello?")))) for _ in "abc"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert [a.served for a in answers].count(Served.HIT_EXACT) == 2, "one computes, for all who wait"
+    assert len({a.text for a in answers}) == 1
+    *rest, answer = lazy
+    assert "".join(part.text for part in [first, *rest]) == answer.text == answers[0].text
+    assert not pipeline._equal._computing
+
+
 def test_plain_prompts_are_not_templated_and_never_mixed_up_with_rendered_ones(pipeline):
     rendered = pipeline.renderer.text(ask("Hello?"))
     chat = pipeline.answer(ask("Hello?"))
@@ -256,6 +318,44 @@ def test_system_prompts_are_pinned_before_the_first_request(pipeline):
     assert pinned == 64
     assert pipeline.engine.prefix_stats.pinned_bytes > 0
     assert pipeline.answer(ask("Hello?")).usage.cached_tokens == 64
+
+
+def test_pins_that_do_not_fit_leave_what_is_on_disk(loaded, memo, tmp_path):
+    def lower(layout, block_size):
+        store = open_lower_store(tmp_path, layout=layout, block_size=block_size, max_bytes=10**9)
+        return [LowerTier(store, layout=layout, block_size=block_size)]
+
+    before = build(loaded, memo, lower=lower)
+    before.answer(ask("Where is my card? " * 20))
+    before.close()
+    room = 3 * before.engine.block_size * before.engine.kv_bytes_per_token
+    after = build(loaded, memo, lower=lower, max_cache_bytes=room)
+    (tier,) = after.engine._cache._lower
+    stored = tier.held_blocks
+    assert stored > 3
+    with pytest.raises(CapacityError, match="fit below the bound"):
+        after.precompute(["Be brief. " * 8, SYSTEM * 3], 1000)
+    tier.flush()
+    assert tier.held_blocks >= stored
+    assert (after.engine.prefix_stats.held_bytes, after.engine.prefix_stats.pinned_bytes) == (0, 0)
+    after.close()
+
+
+@pytest.mark.parametrize(("size", "cached_share"), [("1MB", None), ("1000GB", 0.5)])
+def test_the_share_of_memory_is_for_reuse_and_running_requests_together(loaded, tmp_path, size, cached_share):
+    path = tmp_path / "c.yaml"
+    path.write_text(f"base_model: x\nmodel_config: {{max_cache_size: {size}}}\nmax_memory_usage: 0.1\n")
+    settings, lines = load_settings(path, environ={}), []
+    made = assembly.open_pipeline(settings, loaded, lines.append, response=None, use_prefix_cache=True)
+    share = int(assembly.total_memory_bytes(loaded.device) * 0.1)
+    cached, running = made.engine._cache._max_bytes, made.engine._scheduler._max_running_bytes
+    assert cached + running == share
+    assert cached == (10**6 if cached_share is None else int(share * cached_share))
+    assert any("max_memory_usage" in line for line in lines) is (cached_share is not None)
+    made.close()
+    off = assembly.open_pipeline(settings, loaded, lines.append, response=None, use_prefix_cache=False)
+    assert off.engine._scheduler._max_running_bytes == share
+    off.close()
 
 
 def test_without_system_prompts_the_templates_own_message_is_considered(pipeline):

@@ -1,5 +1,6 @@
 """Several adapters over one model: each computes as if it were alone, and nothing of it stays behind."""
 
+import copy
 import json
 import os
 import shutil
@@ -22,6 +23,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from axolotl_cache.engine.adapters import Adapters
 from axolotl_cache.engine.digest import DigestMemo
+from axolotl_cache.engine.exactness import Comparer, probe
+from axolotl_cache.engine.forward import Forward
+from axolotl_cache.engine.plan import invariant
+from axolotl_cache.engine.pool import KVPool, read_layout
+from axolotl_cache.engine.speed import prepare
 from axolotl_cache.errors import ModelLoadError, RequestError
 from axolotl_cache.namespace import Namespace
 
@@ -614,3 +620,28 @@ def test_a_base_model_without_adapters_is_left_alone(model, one):
     adapters.use("one")
     adapters.use("")
     assert dict(model.named_modules()) == modules
+
+
+@pytest.mark.parametrize("multiple", [1, None])
+def test_beside_packed_weights_an_adapters_bits_do_not_depend_on_the_cuts(tmp_path, multiple):
+    """The control is calls that are not padded, which packed layers alone would allow."""
+    model = base_model(
+        hidden_size=96, intermediate_size=160, num_attention_heads=6, max_position_embeddings=256
+    )
+    folder = save_adapter(tmp_path / "one", 1, model=copy.deepcopy(model), r=8, target_modules=LINEAR)
+    if prepare(model, "packed").how != "packed":
+        pytest.skip("weights can't be packed here")
+    adapters = Adapters(model, NAMESPACE)
+    forward = Forward(model, KVPool(read_layout(model, torch.device("cpu")), 32), 256)
+    layout = invariant(multiple) if multiple else probe(forward, None, adapters=True).layout
+    adapters.use(adapters.load("one", folder))
+    comparer = Comparer(forward, layout)
+    tokens = torch.randint(200, (200,), generator=torch.Generator().manual_seed(2)).tolist()
+    with comparer.computed(tokens, ()) as (pages, last):
+        for cuts in ([180, *[1] * 20], [170, *[3] * 10], [160, 5, 6, 7, 9, 10]):
+            with comparer.computed(tokens, cuts) as (others, other):
+                same = comparer.same(len(tokens), pages, last, others, other)
+                if multiple and not same:
+                    return
+                assert same
+    assert not multiple, "unpadded calls gave the same bits: the comparison may be blind"

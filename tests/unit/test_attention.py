@@ -141,7 +141,7 @@ def test_bits_do_not_depend_on_where_the_pages_lie(dtype):
         (one,), (other,) = in_a_row.call(spans), scattered.call(spans)
         assert same_bits(one, other)
     plans = [Plan(layer.pool, [Rows(layer.pages[0], 320, 384)], 64) for layer in (in_a_row, scattered)]
-    ways = [{tiles.in_a_row is None for tiles in plan.view().tiles} for plan in plans]
+    ways = [{tiles.in_a_row is None for view in plan.views() for tiles in view.tiles} for plan in plans]
     assert ways == [{False}, {True}]  # both ways were tried
 
 
@@ -157,6 +157,38 @@ def test_a_call_writes_its_own_places_and_padding_none_that_are_read():
     assert torch.equal(mine[:, :33], layer.keys[1][:, :33])
     assert not mine[:, 33:].any()
     assert not values[:, layer.pages[1][2].index].any()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("window", [None, 300])
+def test_long_calls_are_attended_to_in_slices_with_the_same_bits(dtype, window, monkeypatch):
+    lengths = [1300, 600, 40]
+    spans = [(0, 900, 1300), (1, 599, 600), (2, 0, 40)]
+    at_once, in_slices = Layer(dtype, lengths), Layer(dtype, lengths)
+    results = []
+    for layer, most in ((at_once, 8192), (in_slices, 100)):
+        monkeypatch.setattr(attention, "_MOST_SPANS", most)
+        layer.call([(n, 0, length) for n, length in enumerate(lengths)], window=window)
+        results.append(layer.call(spans, window=window, padding=2))
+        plan = Plan(layer.pool, [Rows(layer.pages[0], 900, 1300)], 400)
+        assert (len(plan.views(window)) > 1) == (most == 100)
+        room = [view.merge(2, 3, 24).room[0] for view in plan.views(window)]
+        assert max(room) <= (most + 4 * 8) * 6  # results held, rows filled up to a multiple of 4
+    assert all(same_bits(one, other) for one, other in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("poison", [math.inf, math.nan])
+def test_paddings_broken_numbers_reach_nobody(poison):
+    lengths = [20, 270]
+    layer = Layer(torch.float32, lengths)
+    before = layer.call([(0, 0, 20), (1, 0, 270)], padding=2)
+    plan = Plan(layer.pool, [Rows(layer.pages[0], 0, 20)], 23)
+    plan.layer = 0
+    keys, values = (torch.full((1, 2, 23, dim), poison) for dim in (16, 24))
+    keys[0, :, :20], values[0, :, :20] = layer.keys[0], layer.values[0]
+    plan.write(keys, values)
+    after = layer.call([(0, 0, 20), (1, 0, 270)], padding=2)
+    assert all(same_bits(one, other) for one, other in zip(before, after, strict=True))
 
 
 @pytest.mark.parametrize("poison", [math.inf, math.nan])
@@ -193,8 +225,8 @@ def test_requests_behind_the_same_pages_attend_to_them_together_and_get_the_same
         one, other = apart.call(spans), together.call(spans)
         assert all(same_bits(a, b) for a, b in zip(one, other, strict=True))
         parts = [Rows(together.pages[n], start, stop) for n, start, stop in spans]
-        tiles = Plan(together.pool, parts, sum(p.stop - p.start for p in parts)).view().tiles
-        whole = [batch for batch in tiles if not batch.masked]
+        (view,) = Plan(together.pool, parts, sum(p.stop - p.start for p in parts)).views()
+        whole = [batch for batch in view.tiles if not batch.masked]
         assert sum(len(batch.places) for batch in whole) == 2  # each of both segments is read once
 
 
@@ -203,7 +235,7 @@ def test_pieces_of_many_requests_are_few_batches():
     rows = [Rows(pages, 560, 561 + n % 5) for n, pages in enumerate(layer.pages)]
     plan = Plan(layer.pool, rows, sum(row.stop - row.start for row in rows))
     # of 1 row, of up to 4, and of up to 8: over whole segments, and over the rest
-    assert len(plan.view().tiles) == 6
+    assert [len(view.tiles) for view in plan.views()] == [6]
     assert plan.real_rows == plan.rows
 
 

@@ -1,5 +1,6 @@
 """The engine, one request at a time, on a model with random weights: reuse, bounds, tiers, sampling."""
 
+import copy
 import sqlite3
 import threading
 from contextlib import closing
@@ -9,6 +10,7 @@ import torch
 from transformers import GenerationConfig
 
 from axolotl_cache.clock import ManualClock
+from axolotl_cache.engine import engine as engine_module
 from axolotl_cache.engine.engine import Engine
 from axolotl_cache.engine.lower import LowerTier, open_lower_store
 from axolotl_cache.engine.memory import PressureGovernor
@@ -278,8 +280,47 @@ def test_a_failed_allocation_leaves_an_engine_that_works(probed, monkeypatch):
     check(engine)
 
 
-def _no_memory():
+def _no_memory(*_):
     raise MemoryError
+
+
+def limit_memory(engine, monkeypatch, pages):
+    """Let the pool grow, or shrink, to so many pages and no more."""
+    empty = engine._pool._empty
+    monkeypatch.setattr(
+        engine._pool, "_empty", lambda layer, n: empty(layer, n) if n <= pages else _no_memory()
+    )
+
+
+def test_a_request_takes_the_memory_of_what_is_cached_before_it_fails(probed, monkeypatch):
+    engine, plain = probed(), probed(max_cache_bytes=0)
+    pinned = prompt(320, 9)
+    engine.pin(pinned, namespace="n")
+    limit_memory(engine, monkeypatch, 70)
+    for seed in range(4):
+        tokens = prompt(1500, seed)  # 48 pages
+        assert run(engine, tokens).tokens == run(plain, tokens).tokens
+    assert engine._cache.known_tokens([*pinned, 5], "n") == 320
+    check(engine)
+    with pytest.raises(MemoryError):  # all can't go
+        run(engine, prompt(2030))
+    check(engine)
+
+
+def test_memory_that_can_not_be_given_back_is_no_requests_error(probed, monkeypatch):
+    allowed = [100 * MB]
+
+    class Governor:
+        def allowed_bytes(self, held_bytes, bound_bytes):
+            return allowed[0]
+
+    engine, plain = probed(governor=Governor()), probed(max_cache_bytes=0)
+    run(engine, prompt(640))
+    limit_memory(engine, monkeypatch, 0)
+    allowed[0] = 0
+    assert run(engine, prompt(20, 5)).tokens == run(plain, prompt(20, 5)).tokens
+    assert engine.prefix_stats.evicted_blocks >= 20
+    check(engine)
 
 
 # Slower tiers
@@ -445,6 +486,50 @@ def test_what_others_ask_goes_on_while_one_is_being_loaded(probed, tiers):
     after.close()
 
 
+@pytest.mark.parametrize("step", ["allocate", "fill"])
+def test_a_load_that_there_is_no_memory_for_is_a_miss(probed, tiers, monkeypatch, step):
+    tokens, plain = prompt(600), probed(max_cache_bytes=0)
+    before = tiers()
+    expected = run(before, tokens).tokens
+    before.close()
+    after, failed = tiers(), []
+    work = getattr(after._pool, step)
+
+    def fails_once(*arguments):
+        if not failed and (step == "fill" or arguments[0] == 18):
+            failed.append(arguments)
+            raise MemoryError
+        return work(*arguments)
+
+    monkeypatch.setattr(after._pool, step, fails_once)
+    other = iter(after.generate(prompt(30, 9), Sampling(max_new_tokens=60), namespace="n"))
+    answer = [next(other)]
+    loading = after.generate(tokens, GREEDY, namespace="n")
+    answer += other
+    assert failed
+    assert answer == run(plain, prompt(30, 9), Sampling(max_new_tokens=60)).tokens
+    assert list(loading) == expected
+    assert loading.cached_tokens == after.stats.loaded_tokens == 0
+    after.close()
+    check(after)
+
+
+def test_a_load_that_can_not_be_used_ends_its_own_request_and_no_other(tiers, monkeypatch):
+    before = tiers()
+    run(before, prompt(600))
+    before.close()
+    after = tiers()
+    monkeypatch.setattr(after._cache, "take", lambda *_: 1 // 0)
+    other = iter(after.generate(prompt(30, 9), Sampling(max_new_tokens=60), namespace="n"))
+    next(other)
+    loading = after.generate(prompt(600), GREEDY, namespace="n")
+    assert len(list(other)) > 5
+    with pytest.raises(ZeroDivisionError):
+        list(loading)
+    after.close()
+    check(after)
+
+
 def test_a_load_that_would_be_slower_than_computing_is_not_begun(probed, tiers, monkeypatch):
     tokens = prompt(600)
     before = tiers()
@@ -563,6 +648,79 @@ def test_empty_and_too_long_prompts_are_refused(probed):
     assert run(engine, prompt(2036)).tokens
 
 
+@pytest.mark.parametrize("wrong", [500, -1, 2.5, "a", None, torch.tensor(2.5)], ids=str)
+def test_tokens_that_the_model_does_not_know_are_refused(probed, wrong):
+    engine = probed()
+    tokens = [*prompt(31), wrong, *prompt(40)]
+    for send in (
+        lambda: engine.generate(tokens, Sampling(repetition_penalty=1.2), namespace="n"),
+        lambda: engine.pin(tokens, namespace="n"),
+    ):
+        with pytest.raises(RequestError, match=r"at index 31 is .* to 499, as .* has 500"):
+            send()
+    assert engine.waiting_requests == 0
+    assert run(engine, [0, 499]).tokens
+
+
+def test_ids_of_other_integer_types_are_tokens(probed):
+    tokens = prompt(40)
+    expected = run(probed(), tokens).tokens
+    assert run(probed(), list(torch.tensor(tokens))).tokens == expected
+    assert run(probed(), list(torch.tensor(tokens).numpy())).tokens == expected
+
+
+def test_the_vocabulary_is_counted_below_an_adapter(tiny_model):
+    class Embeddings:
+        base_layer = tiny_model.get_input_embeddings()
+
+    class Model:
+        def __init__(self, embeddings):
+            self._embeddings = embeddings
+
+        def get_input_embeddings(self):
+            return self._embeddings
+
+    assert engine_module._count_embeddings(Model(Embeddings())) == 500
+    assert engine_module._count_embeddings(Model(None)) == 2**32
+    assert engine_module._count_embeddings(object()) == 2**32
+
+
+@pytest.mark.parametrize("name", ["max_batch", "step_tokens"])
+def test_an_engine_that_could_compute_nothing_is_refused(tiny_model, name):
+    with pytest.raises(ValueError, match=f"{name} is 0"):
+        make_engine(tiny_model, **{name: 0})
+
+
+def test_an_adapter_asked_of_an_engine_without_any_is_refused(probed):
+    engine = probed()
+    with pytest.raises(RequestError, match="no adapters"):
+        engine.generate(prompt(20), GREEDY, namespace="n", adapter=object())
+    with pytest.raises(RequestError, match="no adapters"):
+        engine.pin(prompt(40), namespace="n", adapter=object())
+    assert engine.waiting_requests == 0
+
+
+def test_numbers_that_are_not_finite_end_that_request_and_no_other(probed):
+    engine, plain = probed(), probed(max_cache_bytes=0)
+    bad, good = (engine.generate(prompt(40, seed), GREEDY, namespace="n") for seed in (1, 2))
+    compute = engine._forward.run
+
+    def damaged(chunks, layout):
+        logits = compute(chunks, layout)
+        for chunk, each in zip(chunks, logits, strict=True):
+            if list(chunk.tokens) == prompt(40, 1):
+                with torch.inference_mode():
+                    each[7] = float("nan")
+        return logits
+
+    engine._forward.run = damaged
+    assert list(good) == run(plain, prompt(40, 2)).tokens
+    with pytest.raises(RequestError, match="not finite"):
+        list(bad)
+    assert not bad.tokens
+    check(engine)
+
+
 def test_without_a_length_the_answer_may_fill_the_context(probed):
     engine = probed()
     generation = run(engine, prompt(2040), Sampling())
@@ -593,6 +751,32 @@ def test_a_model_with_recurrent_state_runs_uncached():
         together = [engine.generate(tokens, GREEDY, namespace="n") for tokens in prompts]
         assert [list(generation) for generation in together] == expected
         assert [generation.cached_tokens for generation in together] == [0, 0]
+
+
+def test_a_model_with_a_state_that_no_cache_holds_is_computed_anew_for_each_token(tiny_model):
+    model = copy.deepcopy(tiny_model)
+
+    def add_mean(module, args, out):
+        return out + out.cumsum(1) / torch.arange(1, out.shape[1] + 1)[:, None]
+
+    model.model.layers[0].mlp.register_forward_hook(add_mean)
+    engine = make_engine(model)
+    assert engine.exactness.mode == "none"
+    assert not engine.can_reuse
+    tokens, expected = prompt(300), []
+    with torch.inference_mode():
+        while len(expected) < 12:
+            logits = model(torch.tensor([tokens + expected]), use_cache=False).logits[0, -1]
+            expected.append(int(logits.argmax()))
+        ids = torch.tensor([tokens])
+        theirs = model.generate(ids, max_new_tokens=12, do_sample=False, pad_token_id=0)
+    assert theirs[0, 300:].tolist() != expected  # the control: its own cache lacks something
+    for _ in range(2):
+        generation = run(engine, tokens)
+        assert generation.tokens == expected
+        assert generation.cached_tokens == 0
+    assert engine.pin(tokens, namespace="n") == 0
+    check(engine)
 
 
 def test_closing_the_engine_cancels_what_runs_and_what_waits(probed):

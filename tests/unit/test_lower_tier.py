@@ -17,6 +17,7 @@ import safetensors.torch
 import torch
 
 from axolotl_cache.clock import ManualClock
+from axolotl_cache.engine.engine import Engine
 from axolotl_cache.engine.lower import (
     LowerTier,
     chain_keys,
@@ -26,10 +27,13 @@ from axolotl_cache.engine.lower import (
     stored_block_bytes,
     worth_loading,
 )
+from axolotl_cache.engine.lower import fetch as fetch_module
 from axolotl_cache.engine.lower.block import BlockFormat, BlockName
-from axolotl_cache.engine.lower.cost import LoadCost
+from axolotl_cache.engine.lower.cost import LoadCost, patience_seconds
+from axolotl_cache.engine.lower.fetch import Fetch
 from axolotl_cache.engine.pool import KVLayout, LayerGroup
 from axolotl_cache.errors import CapacityError, StoreError
+from axolotl_cache.request import Sampling
 
 BLOCK = 16
 CPU = torch.device("cpu")
@@ -394,6 +398,56 @@ def test_nothing_to_fetch_is_done_at_once(bench):
     fetch = bench.tier().fetch([], [])
     assert fetch.done()
     assert fetch.blocks() == []
+
+
+def test_a_load_may_lose_its_patience_against_computing_and_no_more(monkeypatch):
+    clock = ManualClock()
+    monkeypatch.setattr(fetch_module.time, "perf_counter", clock)
+    names = [BlockName(str(n), (n,)) for n in range(9)]
+    fetch = Fetch(names, patience_seconds=2.0, block_seconds=1.0)
+    for _ in range(3):  # somewhat slower than computing
+        clock.advance(1.25)
+        assert not fetch.done()
+        assert fetch.add(block_of(1))
+    clock.advance(1.2)
+    assert not fetch.done()
+    clock.advance(0.1)
+    assert fetch.done()
+    assert not fetch.add(block_of(1)), "nothing comes after"
+    assert len(fetch.blocks()) == 3
+    patient = Fetch(names)
+    clock.advance(1e6)
+    assert not patient.done()
+
+
+def test_waiting_for_a_load_ends_with_its_patience(bench):
+    store = Slow(bench.store())
+    tier, prompt = bench.tier(store), Prompt(1, 3)
+    prompt.offer(tier)
+    tier.flush()
+    store.may_get.clear()
+    fetch = tier.fetch(prompt.keys, prompt.parts, namespace=NAMESPACE, patience_seconds=0.05)
+    assert fetch.wait(30)
+    assert not store.may_get.is_set()
+    assert fetch.blocks() == []
+    store.may_get.set()
+
+
+def test_a_read_that_came_too_late_is_learned_from(bench):
+    store = Slow(bench.store())
+    tier, prompt = bench.tier(store), Prompt(1, 3)
+    prompt.offer(tier)
+    tier.flush()
+    assert prompt.load(tier) == 3
+    before = tier.load_seconds(3)
+    store.may_get.clear()
+    fetch = tier.fetch(prompt.keys, prompt.parts, namespace=NAMESPACE)
+    time.sleep(0.3)
+    fetch.cancel()
+    store.may_get.set()
+    assert eventually(lambda: tier._reader._reading_since is None)  # it does not hang any more
+    assert eventually(lambda: tier.load_seconds(3) > before + 0.05)
+    assert tier.stats.loaded_blocks == 3
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
@@ -821,6 +875,52 @@ def test_loading_pays_when_it_is_clearly_faster_than_computing():
     assert not worth_loading(10, math.nan, 0.001, 32)
     assert not worth_loading(10, 0.1, math.inf, 32)
     assert not worth_loading(10, 0.1, 0.0, 32)
+
+
+def test_patience_is_a_share_of_what_computing_takes():
+    assert patience_seconds(8.0) == 2.0
+    assert 0 < patience_seconds(0.0) <= 0.01
+
+
+def test_the_engine_waits_for_a_disk_that_hangs_a_share_of_what_computing_takes(tiny_model, bench, tmp_path):
+    tokens, slow, loads = list(range(3, 303)), [], []
+
+    def engine(**settings):
+        def lower(layout, block_size):
+            store = open_lower_store(tmp_path / "kv", layout=layout, block_size=block_size, max_bytes=10**8)
+            slow.append(Slow(store))
+            return [LowerTier(slow[-1], layout=layout, block_size=block_size)]
+
+        options = {"context_length_tokens": 500, "end_tokens": frozenset(), "max_cache_bytes": 10**8}
+        made = Engine(tiny_model, device=CPU, lower=lower, memo=tmp_path, **options)
+        made.stats.prefill_seconds, made.stats.prefill_tokens = 1000 * 1e-3, 1000
+        return made
+
+    first = engine()
+    list(first.generate(tokens, Sampling(max_new_tokens=2), namespace="n"))
+    first.close()
+    second = engine()
+    (tier,) = second._cache._lower
+    assert eventually(lambda: tier.load_seconds(0) < 0.01)
+    slow[-1].may_get.clear()
+    fetch = tier.fetch
+    tier.fetch = lambda *told, **more: loads.append((more, fetch(*told, **more))) or loads[-1][1]
+    answer = second.generate(tokens, Sampling(max_new_tokens=2), namespace="n")
+    assert len(list(answer)) == 2
+    assert not slow[-1].may_get.is_set()
+    assert answer.cached_tokens == 0
+    ((more, load),) = loads
+    assert load.done()
+    assert more["patience_seconds"] == pytest.approx(0.25 * 288e-3)
+    assert more["block_seconds"] == pytest.approx(32e-3)
+    # Now it is known to hang, so that the next one does not wait for it, though loading would be faster.
+    second._cache.tree.clear()
+    second.stats.prefill_seconds, second.stats.prefill_tokens = 1000 * 1e-3, 1000
+    assert eventually(lambda: tier.load_seconds(0) > 0.1)
+    list(second.generate(tokens, Sampling(max_new_tokens=2), namespace="n"))
+    assert len(loads) == 1
+    slow[-1].may_get.set()
+    second.close()
 
 
 def test_the_cost_is_a_guess_then_what_was_measured_then_an_average():

@@ -97,6 +97,16 @@ def test_a_long_prompt_leaves_room_for_short_ones_behind_it():
     assert shares == {0: 256, 2: 40, 1: 216}
 
 
+@pytest.mark.parametrize("step_tokens", [1, 8, 20, 512])
+def test_prompts_go_on_however_many_decode_and_the_oldest_does_not_wait_for_shorter_ones(step_tokens):
+    running = [*[decoding(10)] * 20, prompt(1000), prompt(30)]
+    (call,) = next_calls(running, FREE, step_tokens)
+    shares = {part.request: part.tokens for part in call}
+    left = max(step_tokens - 20, min(32, step_tokens))
+    assert shares[20] >= (left + 1) // 2
+    assert sum(shares.values()) == 20 + left
+
+
 def test_one_adapter_a_call():
     running = [decoding(10, "one"), decoding(20), prompt(50, adapter="one")]
     assert next_calls(running, FREE, 512) == [(Part(0, 1), Part(2, 50)), (Part(1, 1),)]

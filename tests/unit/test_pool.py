@@ -253,6 +253,41 @@ def test_interrupted_while_pages_move_nothing_is_mixed_up(pool, monkeypatch, gro
     assert all(holds(pool, page, n) for n, page in zip(kept, pages, strict=True))
 
 
+def memory_for(pool: KVPool, monkeypatch, pages: int) -> None:
+    empty = pool._empty
+
+    def limited(layer, wanted):
+        if wanted > pages:
+            raise RuntimeError("out of memory")
+        return empty(layer, wanted)
+
+    monkeypatch.setattr(pool, "_empty", limited)
+
+
+def test_without_memory_for_a_large_step_it_grows_by_what_is_missing(pool, monkeypatch):
+    pages = filled(pool, range(63))
+    memory_for(pool, monkeypatch, 70)
+    more = pool.allocate(3)
+    assert (pool.capacity_pages, pool.free_pages) == (67, 0)
+    with pytest.raises(MemoryError, match="no memory for 71"):
+        pool.allocate(4)
+    pool.release(more)
+    assert pool.free_pages == 3
+    assert all(holds(pool, page, n) for n, page in enumerate(pages))
+    pool.check_invariants()
+
+
+def test_trimming_without_memory_changes_nothing(pool, monkeypatch):
+    pages = filled(pool, range(90))
+    pool.release(pages[:40])
+    memory_for(pool, monkeypatch, 0)
+    capacity = pool.capacity_pages
+    assert pool.trim() == 0
+    assert pool.capacity_pages == capacity
+    assert all(holds(pool, page, n) for n, page in enumerate(pages[40:], start=40))
+    pool.check_invariants()
+
+
 def test_what_is_read_is_a_copy(pool):
     (page,) = filled(pool, [1])
     for tensor in pool.read(page):

@@ -173,6 +173,29 @@ def test_what_is_impossible_has_a_log_probability_that_json_can_hold():
     assert choice.top[2] == (1, LEAST_LOGPROB)
 
 
+BAD = {
+    "one NaN": [0.0, math.nan, 3.0],
+    "all NaN": [math.nan] * 3,
+    "infinity": [0.0, math.inf, 3.0],
+    "all ruled out": [-math.inf] * 3,
+}
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.parametrize("logits", BAD.values(), ids=BAD.keys())
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_numbers_that_are_not_finite_are_an_error_and_not_a_token(dtype, logits, settings):
+    chooser = sampler(prompt=(0, 1), seed=1, **settings)
+    with pytest.raises(RequestError, match="not finite"):
+        chooser.choose(torch.tensor(logits, dtype=dtype))
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_a_token_may_be_ruled_out(settings):
+    logits = torch.tensor([-math.inf, 1.0, -math.inf])
+    assert sampler(prompt=(0, 1), seed=1, **settings).choose(logits).token == 1
+
+
 def test_the_repetition_penalty_counts_the_prompt_and_the_answer():
     prompt = [5, 6]
     mine = sampler(prompt, repetition_penalty=1.5)

@@ -293,6 +293,19 @@ def test_where_little_can_be_kept_equal_prefixes_do_not_wait_for_ever(make):
     assert [g.tokens for g in generations] == [answer(plain, p) for p in prompts]
 
 
+def test_what_is_not_kept_is_not_waited_for(make):
+    engine, plain = make(max_cache_bytes=2 * make()._pool.page_bytes), make(max_cache_bytes=0)
+    prompts = [[*prompt(1400), n] for n in range(5, 9)]
+    generations = [engine.generate(p, Sampling(max_new_tokens=20), namespace="n") for p in prompts]
+    engine.step()
+    assert engine.running_requests == 1  # so far nothing tells
+    engine.step()
+    assert engine.running_requests == 4
+    finish(engine)
+    assert [g.tokens for g in generations] == [answer(plain, p, Sampling(max_new_tokens=20)) for p in prompts]
+    check(engine)
+
+
 def test_namespaces_compute_the_same_prefix_apart(make):
     engine = make()
     for namespace in ("one", "other"):
@@ -338,6 +351,20 @@ def test_a_long_prompt_does_not_hold_up_those_who_decode(make):
         assert [len(g.tokens) - n for g, n in zip(decoding, before, strict=True)] == [1, 1, 1, 1]
         steps += 1
     assert steps == -(-1500 // 124)
+
+
+@pytest.mark.parametrize("step_tokens", [1, 4])
+def test_as_many_decoding_as_a_step_computes_do_not_hold_up_a_prompt(make, step_tokens):
+    engine, plain = make(step_tokens=step_tokens), make(max_cache_bytes=0)
+    engine.end_tokens = plain.end_tokens = frozenset()
+    decoding = [
+        engine.generate(prompt(3, n), Sampling(max_new_tokens=100), namespace="n") for n in range(step_tokens)
+    ]
+    while not all(g.tokens for g in decoding):
+        engine.step()
+    late = engine.generate(prompt(40, 9), GREEDY, namespace="n")
+    assert list(late) == answer(plain, prompt(40, 9))
+    assert not any(g.finish_reason for g in decoding)
 
 
 def test_a_long_prompt_does_not_hold_up_a_short_one_nor_the_other_way_round(make):
@@ -673,6 +700,35 @@ def test_one_thread_may_do_the_work_for_all(make, alone):
     check(engine)
 
 
+@pytest.mark.parametrize("fails", ["heed_pressure", "find"])
+def test_an_error_in_the_background_ends_those_who_wait_and_nothing_else(make, alone, fails):
+    engine = make(max_batch=1)
+    work, broken = getattr(engine._cache, fails), threading.Event()
+
+    def failing(*arguments):
+        if broken.is_set():
+            raise OSError("broken")
+        return work(*arguments)
+
+    setattr(engine._cache, fails, failing)
+    errors = []
+
+    def client(number):
+        try:
+            list(send(engine, REQUESTS[number]))
+        except OSError as error:
+            errors.append(str(error))
+
+    with engine.in_background():
+        broken.set()
+        run_threads([threading.Thread(target=client, args=(n,)) for n in range(3)])
+        assert errors == ["broken"] * 3
+        broken.clear()
+        assert list(send(engine, REQUESTS[0])) == alone(REQUESTS[0])
+    assert list(send(engine, REQUESTS[2])) == alone(REQUESTS[2])
+    check(engine)
+
+
 def run_threads(threads):
     for thread in threads:
         thread.daemon = True  # a test that fails must not hang
@@ -707,7 +763,7 @@ def make_as(monkeypatch, model):
     """Makes engines that were told how to compute, and so measure nothing."""
 
     def make_it(exactness, **options):
-        monkeypatch.setattr(engine_module, "probe", lambda *_: exactness)
+        monkeypatch.setattr(engine_module, "probe", lambda *_, **__: exactness)
         return make_engine(model, **options)
 
     return make_it
@@ -807,10 +863,15 @@ class FakeAdapters:
         self.used: list[str] = []
         self._shift = 0.0
         self.handle = model.get_input_embeddings().register_forward_hook(self._lean)
+        self.given = FakeAdapter("", 0.02)
+
+    def get(self, name) -> FakeAdapter:
+        assert name == ""
+        return self.given
 
     def use(self, adapter) -> None:
-        self.used.append(adapter.digest if adapter else "")
-        self._shift = adapter.shift if adapter else 0.0
+        self.used.append(adapter.digest)
+        self._shift = adapter.shift
 
     def _lean(self, _module, _inputs, output):
         return output + self._shift * torch.arange(output.shape[-1]).sin().to(output.dtype)
@@ -839,12 +900,32 @@ def test_requests_of_one_adapter_share_a_call_and_of_several_do_not(models, memo
             engine.step()
         assert sorted(adapters.used) == ["", "one", "other"]
         assert sorted(len(call) for call in calls) == sorted(
-            sum(r.adapter is kind for r in engine._scheduler.running) for kind in kinds
+            sum(r.adapter is (kind or adapters.given) for r in engine._scheduler.running) for kind in kinds
         )
         finish(engine)
         assert [g.tokens for g in generations] == expected
         base = make_engine(model, max_cache_bytes=0, memo=memo, adapters=adapters)
         assert list(send(base, requests[1])) != expected[1]  # adapters do something here
         check(engine)
+    finally:
+        adapters.handle.remove()
+
+
+def test_the_model_as_it_was_given_and_its_base_share_no_call_though_both_have_no_digest(models, memo):
+    model = models[torch.float32]
+    adapters = FakeAdapters(model)
+    try:
+        base = FakeAdapter("", -0.05)
+        asked = [(prompt(50, n), adapter) for n, adapter in enumerate([None, base, adapters.given])]
+        plain = make_engine(model, max_cache_bytes=0, memo=memo, adapters=adapters)
+        expected = [answer(plain, tokens, adapter=adapter) for tokens, adapter in asked]
+        assert answer(plain, asked[1][0]) != expected[1]
+        engine = make_engine(model, memo=memo, adapters=adapters)
+        generations = [engine.generate(t, GREEDY, namespace=str(a), adapter=a) for t, a in asked]
+        with calls_seen(engine) as calls:
+            engine.step()
+        assert [len(call) for call in calls] == [2, 1]  # None is the model as it was given
+        finish(engine)
+        assert [g.tokens for g in generations] == expected
     finally:
         adapters.handle.remove()

@@ -30,6 +30,7 @@ from axolotl_cache.engine.digest import (
 )
 from axolotl_cache.engine.places import adapter_files
 from axolotl_cache.engine.sources import ADAPTER_CONFIG
+from axolotl_cache.engine.speed import PackedLinear
 from axolotl_cache.errors import ModelLoadError, RequestError
 from axolotl_cache.namespace import Namespace
 
@@ -519,7 +520,7 @@ def _lean(layer: Any) -> Any:
     """Return a layer that computes the same bits in fewer steps, where it is a plain one."""
     from peft.tuners.lora.layer import Linear
 
-    if type(layer) is not Linear or type(layer.base_layer) is not nn.Linear:
+    if type(layer) is not Linear or type(layer.base_layer) not in {nn.Linear, PackedLinear}:
         return layer
     down, up = layer.lora_A[_KEY].weight, layer.lora_B[_KEY].weight
     same = down.dtype == up.dtype == layer.base_layer.weight.dtype

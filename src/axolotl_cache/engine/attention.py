@@ -22,13 +22,17 @@ import torch
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from axolotl_cache.engine.merging import Batch, Merge
-from axolotl_cache.engine.pool import SCRAP, KVPool
-from axolotl_cache.engine.spans import LEAST_ROWS, Piece, Rows, ordinal, pieces
+from axolotl_cache.engine.pool import KVPool
+from axolotl_cache.engine.spans import LEAST_ROWS, Piece, Rows, ordinal, pieces, slices
 
 _NAME: Final = "axolotl_cache_pages"
 _CHANGES_RESULTS: Final = ("position_bias", "softcap", "s_aux", "sinks")
 _MANY_TOKENS: Final = 64
 """A piece with at least so many tokens is a batch of its own: its queries and keys are then read in place."""
+
+_MOST_SPANS: Final = 8192
+"""Results of spans that are held at once, counted by token: 512 tokens at position 4,096. Each takes
+heads * value_dim numbers in float32."""
 
 MaskFunction = Callable[[Any, Any, Any, Any], Any]
 """transformers' form of a mask: (batch, head, query, key) -> whether that query sees that key."""
@@ -62,21 +66,27 @@ class Tiles:
 
 
 class View:
-    """What the rows of a call see in the layers that have one window.
+    """What rows of a call see in the layers that have one window.
 
     Args:
         parts: the requests' tokens, in the order of the call's rows.
         block_size: tokens in a page.
         window: keys that a token sees at the most; None for all.
+        first_row: the call's row of the first token.
         device: where the keys are.
     """
 
     def __init__(
-        self, parts: Sequence[Rows], block_size: int, window: int | None, device: torch.device
+        self,
+        parts: Sequence[Rows],
+        block_size: int,
+        window: int | None,
+        first_row: int,
+        device: torch.device,
     ) -> None:
         self._window, self._device = window, device
         batches: dict[tuple[int, int, bool, int], list[Piece]] = {}
-        for number, piece in enumerate(pieces(parts, block_size, window)):
+        for number, piece in enumerate(pieces(parts, block_size, window, first_row)):
             alone = number if len(piece.rows) >= _MANY_TOKENS else -1
             key = (piece.keys, piece.padded_tokens, piece.masked, alone)
             batches.setdefault(key, []).append(piece)
@@ -178,7 +188,8 @@ class Plan:
         self.masks: dict[int | None, MaskFunction] = {}
         """The masks that the model would have made, by their window; the first of each."""
         self._parts = parts
-        self._views: dict[int | None, View] = {}
+        self._views: dict[int | None, list[View]] = {}
+        self._room = torch.empty(0, device=pool.layout.device)
         self._results: dict[tuple[int, ...], torch.Tensor] = {}
         self._new: tuple[torch.Tensor, torch.Tensor] | None = None
         self._attended = True
@@ -189,28 +200,40 @@ class Plan:
             for at in range(part.start, part.stop)
         ]
         self.real_rows = len(slots)
-        slots += [SCRAP * block + i % block for i in range(padded_rows - len(slots))]
         self._slots = torch.tensor(slots, device=pool.layout.device)
 
-    def view(self, window: int | None = None) -> View:
-        """Return what the rows see in layers with this window; None is no window."""
+    def views(self, window: int | None = None) -> list[View]:
+        """Return what the rows see in layers with this window, slice after slice; None is no window."""
         if window is not None:
             self.windows.add(window)
             if window >= max((part.stop for part in self._parts), default=0):
                 window = None  # it leaves nothing out
         if window not in self._views:
-            self._views[window] = View(self._parts, self.pool.block_size, window, self.pool.layout.device)
+            self._views[window] = views = []
+            row = 0
+            for parts in slices(self._parts, _MOST_SPANS, window):
+                views.append(View(parts, self.pool.block_size, window, row, self.pool.layout.device))
+                row += sum(part.stop - part.start for part in parts)
         return self._views[window]
+
+    def room(self, shape: tuple[int, int]) -> torch.Tensor:
+        """Return uninitialised memory in float32, the same in every layer."""
+        numbers = shape[0] * shape[1]
+        if self._room.numel() < numbers:
+            self._room = torch.empty(numbers, device=self.pool.layout.device)
+        return self._room[:numbers].view(shape)
 
     def write(self, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Put the new keys and values, (1, kv_heads, rows, dim), where they belong in this layer.
+
+        Padding's are put nowhere: what is masked must be finite, and padding need not be.
 
         Raises:
             ValueError: nobody has attended to the ones before.
         """
         self.check_attended()
         for new, held in zip((keys, values), self.pool.tensors(self.layer), strict=True):
-            held.flatten(1, 2).index_copy_(1, self._slots, new[0])
+            held.flatten(1, 2).index_copy_(1, self._slots, new[0, :, : self.real_rows])
         self._new, self._attended = (keys, values), False
 
     def attend_to(self, keys: torch.Tensor, values: torch.Tensor) -> None:
@@ -311,23 +334,24 @@ def _attend(
     plan = _PLAN.get()
     plan.attend_to(key, value)
     kv_heads, group = key.shape[1], query.shape[1] // key.shape[1]
-    view = plan.view(sliding_window)
     # (kv_heads, rows, group, key_dim): the tokens of a piece, and the heads of a token, behind one another
     rows = query[0].view(kv_heads, group, plan.rows, -1).transpose(1, 2).contiguous()
     out = plan.results(kv_heads, group, value.shape[-1], query.dtype)
-    merge = view.merge(kv_heads, group, value.shape[-1])
-    for number, tiles in enumerate(view.tiles):
-        asked = _asked(rows, tiles)
-        keys, values = plan.read(tiles)
-        means, weights = _partial(asked, keys, values, view.mask(tiles, group, query.dtype), scaling)
-        if tiles.direct:
-            real = means[:, :, : tiles.tokens * group].transpose(0, 1)
-            results, targets = tiles.direct
-            out[:, targets] = real.reshape(kv_heads, -1, group, value.shape[-1])[:, results]
-        if merge:
-            merge.put(number, means, weights)
-    if merge:
-        out[:, merge.rows] = merge.merged().to(out.dtype)
+    for view in plan.views(sliding_window):
+        merge = view.merge(kv_heads, group, value.shape[-1])
+        room = plan.room(merge.room) if merge else None
+        for number, tiles in enumerate(view.tiles):
+            asked = _asked(rows, tiles)
+            keys, values = plan.read(tiles)
+            means, weights = _partial(asked, keys, values, view.mask(tiles, group, query.dtype), scaling)
+            if tiles.direct:
+                real = means[:, :, : tiles.tokens * group].transpose(0, 1)
+                results, targets = tiles.direct
+                out[:, targets] = real.reshape(kv_heads, -1, group, value.shape[-1])[:, results]
+            if merge and room is not None:
+                merge.put(room, number, means, weights)
+        if merge and room is not None:
+            out[:, merge.rows] = merge.merged(room).to(out.dtype)
     return out.transpose(0, 1).flatten(1, 2).unsqueeze(0), None
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 
 from axolotl_cache.clock import Clock
-from axolotl_cache.engine.lower import Fetch, LowerTier, chain_keys, worth_loading
+from axolotl_cache.engine.lower import Fetch, LowerTier, chain_keys, patience_seconds, worth_loading
 from axolotl_cache.engine.memory import PressureGovernor
 from axolotl_cache.engine.pool import KVPool, Page
 from axolotl_cache.prefix import Difference, PrefixMatch, PrefixStats, PrefixTree
@@ -26,13 +26,15 @@ class BlockTable:
     namespace: str
     pages: list[Page] = field(default_factory=list)
     kept_blocks: int = 0
-    """Leading blocks that joined the tree, or came from it."""
+    """Leading blocks that joined the tree, were refused by it, or came from it."""
     cached_tokens: int = 0
     """Tokens that were found."""
     difference: Difference | None = None
     match: PrefixMatch[Page] | None = None
     keys: list[str] = field(default_factory=list)
     """Names of the leading blocks in the lower tiers."""
+    is_refused: bool = False
+    """Whether the tree had no room for the last blocks that were to join it."""
 
 
 class KVCache:
@@ -99,28 +101,43 @@ class KVCache:
     ) -> tuple[Fetch, float] | None:
         """Begin to load the blocks behind the match, if that is expected to be faster than computing them.
 
+        It ends by itself when it turns out slower than computing by more than its patience; what it brought
+        by then is good. A load that would not begin within that, behind others, is not begun.
+
         Returns:
-            The load, and the seconds that it may take before computing is the better choice.
+            The load, and the seconds after which it is of no use in any case.
         """
         size, found = self._pool.block_size, len(table.pages)
         keys = table.keys[found:]
         for tier in self._lower:
             blocks = tier.count(keys)
+            block_seconds = size * prefill_seconds_per_token
+            patience = patience_seconds(blocks * block_seconds)
+            is_soon = blocks > 0 and tier.load_seconds(0) < patience
             expected = tier.load_seconds(blocks)
-            if worth_loading(blocks, expected, prefill_seconds_per_token, size):
+            if is_soon and worth_loading(blocks, expected, prefill_seconds_per_token, size):
                 contents = [tokens[at * size : (at + 1) * size] for at in range(found, found + blocks)]
-                fetch = tier.fetch(keys[:blocks], contents, namespace=self._below(table.namespace))
-                return fetch, blocks * size * prefill_seconds_per_token
+                fetch = tier.fetch(
+                    keys[:blocks],
+                    contents,
+                    namespace=self._below(table.namespace),
+                    patience_seconds=patience,
+                    block_seconds=block_seconds,
+                )
+                return fetch, blocks * block_seconds + patience
         return None
 
     def take(
         self, tokens: Sequence[int], table: BlockTable, blocks: Sequence[Sequence[torch.Tensor]]
     ) -> None:
-        """Put loaded blocks behind those that `table` has."""
-        pages = self._pool.allocate(len(blocks))
-        for page, tensors in zip(pages, blocks, strict=True):
+        """Put loaded blocks behind those that `table` has.
+
+        If it fails, `table.cached_tokens` says what is there; pages behind that are room for what comes.
+        """
+        found = len(table.pages)
+        table.pages += self._pool.allocate(len(blocks))
+        for page, tensors in zip(table.pages[found:], blocks, strict=True):
             self._pool.fill(page, tensors)
-        table.pages += pages
         whole = len(table.pages) * self._pool.block_size
         self.stats.hit_tokens += whole - table.cached_tokens
         table.cached_tokens = whole
@@ -135,6 +152,7 @@ class KVCache:
             CapacityError: they are to be pinned and do not fit.
         """
         new: list[int] = []
+        table.is_refused = True  # until it turns out that it is not
 
         def join(index: int) -> Page:
             new.append(index)
@@ -147,6 +165,7 @@ class KVCache:
                 table.pages[index] = self._pool.retain(page)
                 self._pool.release([mine])
         table.kept_blocks = len(tokens) // self._pool.block_size
+        table.is_refused = len(held) < table.kept_blocks
         if self._lower:
             self._offer(tokens, table, new)
 
@@ -174,6 +193,13 @@ class KVCache:
             self.tree.release(match)
         pages, table.pages = table.pages, []
         self._pool.release(pages)
+
+    def give_way(self, pages: int) -> None:
+        """Evict, oldest first, until so many pages of the pool are free, or nothing more can go."""
+        while self._pool.free_pages < pages:
+            # One by one: a block whose page a running request holds as well frees nothing.
+            if not self.tree.shrink_to(self.stats.held_bytes - 1):
+                return
 
     def heed_pressure(self) -> None:
         """Shrink while the machine is short of memory, and grow back after. Cheap: call it at every step."""

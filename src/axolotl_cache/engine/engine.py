@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from operator import index
 from pathlib import Path
 from typing import Any, Final
 
@@ -63,6 +64,9 @@ class Engine:
         memo: folder where the exactness probe's result is remembered.
         clock: wall clock, for TTLs.
         report: gets one line before something takes its time.
+
+    Raises:
+        ValueError: `max_batch` or `step_tokens` is less than 1.
     """
 
     def __init__(
@@ -85,10 +89,15 @@ class Engine:
         clock: Clock = wall_clock,
         report: Callable[[str], None] = lambda line: None,
     ) -> None:
+        for name, value in (("max_batch", max_batch), ("step_tokens", step_tokens)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}; nothing would ever be computed: use 1 or more")
         self.context_length_tokens = context_length_tokens
         self.end_tokens = end_tokens
         self.stats = EngineStats()
         self._device = device
+        self._adapters = adapters
+        self._vocabulary = _count_embeddings(model)
         self._changed = threading.Condition()
         self._stepping = False
         self._in_background = False
@@ -99,12 +108,19 @@ class Engine:
         kv = read_layout(model, device)
         if kv is not None:
             pool = KVPool(kv, BLOCK_SIZE_TOKENS)
-            self.exactness = probe(Forward(model, pool, context_length_tokens), memo, report)
+            self.exactness = probe(
+                Forward(model, pool, context_length_tokens), memo, report, adapters=adapters is not None
+            )
+        has_state = kv is None
+        if self.exactness.mode == "none":
+            kv = None
         # Another pool than the probe's, as the mode decides the block size, and that one is larger than need
         # be. For a model whose state does not fit into pages it has no layers, and so no bytes.
         self._pool = KVPool(kv or KVLayout((), torch.float32, device), self.block_size)
         if kv is None:
-            self._runner = StatefulRunner(StatefulForward(model, device), self.stats, adapters)
+            # Where the probe saw that keys and values are not all, what the model hands back is not, either.
+            forward = StatefulForward(model, device)
+            self._runner = StatefulRunner(forward, self.stats, adapters, keeps_state=has_state)
         else:
             if max_cache_bytes:
                 self._cache = KVCache(
@@ -185,6 +201,8 @@ class Engine:
     ) -> Generation:
         """Queue a request; it is computed while anyone iterates a generation of this engine.
 
+        A generation that is left without `close()` goes on, and holds its pages, until it ends or is closed.
+
         Args:
             tokens: prompt ids, at least one.
             sampling: how to choose tokens.
@@ -194,7 +212,8 @@ class Engine:
             adapter: computes with this adapter; None with the model as it was given.
 
         Raises:
-            RequestError: the prompt is empty or too long, or the sampling settings mean nothing.
+            RequestError: the prompt is empty or too long, or the sampling settings mean nothing; the model
+                does not know a token; or this engine knows no adapters.
         """
         if not tokens:
             raise RequestError("the prompt is empty; send at least one token")
@@ -213,6 +232,7 @@ class Engine:
 
         Raises:
             CapacityError: they do not fit below the bound; nothing is pinned then.
+            RequestError: as `generate`.
         """
         whole = list(tokens[: len(tokens) // self.block_size * self.block_size])
         if not whole or self._cache is None:
@@ -254,7 +274,17 @@ class Engine:
             with self._changed:
                 while not (self._scheduler.is_busy or stop.is_set()):
                     self._changed.wait()
-            self.step()
+            try:
+                self.step()
+            except Exception as error:  # else those who wait for this thread would do so for ever
+                self._end_all(error)
+
+    def _end_all(self, error: Exception) -> None:
+        with self._changed:
+            for running in [*self._scheduler.waiting, *self._scheduler.running]:
+                if not running.has_ended:
+                    running.generation.error = error
+            self._changed.notify_all()
 
     def cancel_all(self) -> None:
         """Cancel everything that runs or waits; frees at once, or when the step that runs now is over."""
@@ -271,6 +301,11 @@ class Engine:
         """
         with self._turn():
             return self._cache.clear(namespace) if self._cache else 0
+
+    def clear_memory(self, *, namespace: str | None = None) -> int:
+        """As `clear`, but lower tiers keep what they have."""
+        with self._turn():
+            return self._cache.tree.clear(namespace=namespace) if self._cache else 0
 
     def close(self) -> None:
         """Cancel what runs, and write out what waits to be written to lower tiers."""
@@ -313,20 +348,49 @@ class Engine:
         adapter: Adapter | None,
         end_tokens: frozenset[int] = frozenset(),
     ) -> Generation:
+        tokens = self._checked(tokens)
         running = Running(
             Generation(len(tokens), _advance=self._advance, _cancel=self._cancel),
-            tokens=list(tokens),
+            tokens=tokens,
             new_tokens=self.check_length(len(tokens), new_tokens),
             end_tokens=end_tokens,
             sampler=Sampler(sampling, tokens, self._device),
             namespace=namespace,
             reuse=reuse,
-            adapter=adapter,
+            adapter=self._resolved(adapter),
         )
         with self._changed:
             self._scheduler.waiting.append(running)
             self._changed.notify_all()
         return running.generation
+
+    def _checked(self, tokens: Sequence[int]) -> list[int]:
+        """Return the ids as plain ints. On a GPU, one that is not known would end every request."""
+        try:
+            ids = [index(token) for token in tokens]
+        except TypeError:
+            ids = []
+        if not ids or min(ids) < 0 or max(ids) >= self._vocabulary:
+            place, token = next((n, t) for n, t in enumerate(tokens) if not self._knows(t))
+            raise RequestError(
+                f"the prompt's token at index {place} is {token!r}; ids are integers from 0 to "
+                f"{self._vocabulary - 1}, as the model's vocabulary has {self._vocabulary} tokens"
+            )
+        return ids
+
+    def _knows(self, token: Any) -> bool:
+        try:
+            return 0 <= index(token) < self._vocabulary
+        except TypeError:
+            return False
+
+    def _resolved(self, adapter: Adapter | None) -> Adapter | None:
+        """Return what is used for an adapter; None stands for the model as it was given."""
+        if self._adapters is not None:
+            return adapter if adapter is not None else self._adapters.get("")
+        if adapter is not None:
+            raise RequestError("this engine knows no adapters: make it with `adapters`, or ask for none")
+        return None
 
     def _advance(self, generation: Generation, seen: int) -> None:
         """Return when `generation` has more than `seen` tokens, or has ended, or a step was run for it."""
@@ -379,3 +443,14 @@ class Engine:
         if not ready:
             self._scheduler.wait_for_loads()
         self._scheduler.sweep()
+
+
+def _count_embeddings(model: Any) -> int:
+    """Return the number of tokens that a model knows; where it can't be told, what the cache can name."""
+    try:
+        embeddings = model.get_input_embeddings()
+    except (AttributeError, NotImplementedError):
+        embeddings = None
+    embeddings = getattr(embeddings, "base_layer", embeddings)  # below an adapter's own
+    count = getattr(embeddings, "num_embeddings", None)
+    return count if isinstance(count, int) else 2**32

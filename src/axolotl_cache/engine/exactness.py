@@ -36,6 +36,9 @@ _VERSION = 8
 _ROW_MULTIPLES: Final = (1, 2, 4, 8, 16)
 """Candidates, cheapest first. Found so far: 2 in bfloat16 and 4 in float32 with AVX-512."""
 
+_ADAPTERS_MULTIPLE: Final = 4
+"""What plain layers need, where adapters are put in later that nobody can measure now."""
+
 _PROMPT_TOKENS: Final = 1245
 _CUTS: Final = ((100, 13, 300, 32, 700, 100), (1180, *[1] * 12, *[3] * 7, *[2] * 16))
 """Ways to cut the prompt into calls; what one asks for behind the prompt's end is left out."""
@@ -199,7 +202,11 @@ class Comparer:
 
 
 def probe(
-    forward: Forward, memo: Path | None, report: Callable[[str], None] = lambda line: None
+    forward: Forward,
+    memo: Path | None,
+    report: Callable[[str], None] = lambda line: None,
+    *,
+    adapters: bool = False,
 ) -> Exactness:
     """Decide how this model is computed on this machine.
 
@@ -209,14 +216,16 @@ def probe(
         forward: the model, over a pool with the blocks of the invariant layout.
         memo: folder where results are remembered; None measures every time.
         report: is told before anything is measured.
+        adapters: adapters will be put in later. They are not there to be measured, and their layers are plain
+            ones, whatever was done to the model's own.
     """
-    numerics = _fingerprint(forward)
+    numerics = _fingerprint(forward, adapters)
     file = memo / f"exactness-{numerics}.json" if memo else None
     known = _read(file) if file else None
     if known:
         return known
     report("checking that a reused prefix gives the same bits (once for this model on this machine)")
-    result = replace(_measure(forward), numerics=numerics)
+    result = replace(_measure(forward, adapters), numerics=numerics)
     if result.mode != "none":
         result = replace(result, prefill_seconds_per_token=_seconds_per_token(forward, result.layout))
     if file:
@@ -224,7 +233,7 @@ def probe(
     return result
 
 
-def _measure(forward: Forward) -> Exactness:
+def _measure(forward: Forward, adapters: bool) -> Exactness:
     tokens = _random_tokens(forward, min(_SHORT_TOKENS, forward.context_length_tokens))
     expected = forward.plain(tokens)
     obstacle = (
@@ -240,6 +249,8 @@ def _measure(forward: Forward) -> Exactness:
         return Exactness("grid", varying)
     done = differences = 0
     for multiple in _ROW_MULTIPLES:
+        if adapters and multiple < _ADAPTERS_MULTIPLE:
+            continue
         for same in _compare_all(forward, invariant(multiple)):
             done, differences = done + 1, differences + (not same)
             if not same:
@@ -353,7 +364,7 @@ def _why_never_invariant(model: Any) -> str:
     return ""
 
 
-def _fingerprint(forward: Forward) -> str:
+def _fingerprint(forward: Forward, adapters: bool) -> str:
     import transformers
 
     model, kv = forward.model, forward.pool.layout

@@ -75,6 +75,7 @@ class Running:
     namespace: str
     reuse: bool
     adapter: Any = None
+    """What it is computed with; None where the engine knows no adapters."""
     sent_at: float = field(default_factory=time.perf_counter)
     table: BlockTable | None = None
     """None while it waits to be let in."""
@@ -89,13 +90,17 @@ class Running:
     @property
     def work(self) -> Work:
         """What it waits for."""
-        adapter = getattr(self.adapter, "digest", "")
-        return Work(self.computed_tokens, len(self.tokens), self.generation.prompt_tokens, adapter)
+        return Work(self.computed_tokens, len(self.tokens), self.generation.prompt_tokens, self.adapter)
 
     @property
     def has_ended(self) -> bool:
         """Whether nothing is left to do for it."""
         return bool(self.generation.finish_reason) or self.generation.error is not None
+
+    @property
+    def is_prefill(self) -> bool:
+        """Whether some of its prompt is still to be computed."""
+        return self.computed_tokens < self.generation.prompt_tokens
 
     def note_found(self, table: BlockTable) -> None:
         """Go on behind what was found of its prompt, in the tree or below."""

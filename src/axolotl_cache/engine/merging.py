@@ -59,7 +59,8 @@ class Merge:
         sizes = [b.count * kv_heads * rows for b, rows in zip(batches, query_rows, strict=True)]
         self._bases = [sum(sizes[:number]) for number in range(len(sizes))]
         nothing = sum(sizes)
-        self._means = torch.zeros(nothing, value_dim, device=device)
+        self.room = (nothing, value_dim)
+        """Shape of the room that the batches' results take, in float32."""
         self._weights = torch.full((nothing + 1,), -torch.inf, device=device)
         # For each token, (rows, spans): its first head's result, and how far from it the next kv head's is.
         most = max(int(batch.ordinals.max()) for batch in batches) + 1
@@ -90,24 +91,25 @@ class Merge:
         counts = (places != nothing).flatten(0, 2).sum(-1)
         self._offsets = counts.cumsum(0) - counts
 
-    def put(self, number: int, means: torch.Tensor, weights: torch.Tensor) -> None:
+    def put(self, room: torch.Tensor, number: int, means: torch.Tensor, weights: torch.Tensor) -> None:
         """Take what batch `number` gave.
 
         Args:
+            room: where to, of the shape `self.room`; the same for all batches of a layer.
             number: which.
             means: (B, kv_heads, query rows, value_dim).
             weights: the log-sum-exp of the scores, (B, kv_heads, query rows).
         """
         base, count = self._bases[number], weights.numel()
-        self._means[base : base + count].view(means.shape).copy_(means)
+        room[base : base + count].view(means.shape).copy_(means)
         self._weights[base : base + count].view(weights.shape).copy_(weights)
 
-    def merged(self) -> torch.Tensor:
+    def merged(self, room: torch.Tensor) -> torch.Tensor:
         """Return the attention over all spans, (kv_heads, rows, group, value_dim), in float32."""
         shares = self._weights[self._places].view(-1, self._width).softmax(-1).flatten()
         found = torch.nn.functional.embedding_bag(
             self._real_places,
-            self._means,
+            room,
             self._offsets,
             mode="sum",
             per_sample_weights=shares[self._real],

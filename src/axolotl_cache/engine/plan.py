@@ -7,7 +7,7 @@ start and end at fixed places, so that hit and miss make the same ones. See docs
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -53,7 +53,8 @@ class Work:
     stop: int
     """Tokens that are known; those between are to be computed."""
     prompt_tokens: int
-    adapter: str = ""
+    adapter: Hashable = None
+    """What computes it: only what is computed with the very same shares a call."""
 
     @property
     def pending(self) -> int:
@@ -85,17 +86,18 @@ def next_calls(
     """Return the calls of one step, in which every running request that decodes goes one token forward.
 
     Prompts get what the decoding ones leave of the budget: half of it the oldest, so that it comes to an
-    end, the rest the shortest first, so that a long prompt does not hold up short ones.
+    end, the rest the shortest first, so that a long prompt does not hold up short ones. However many decode,
+    a block is left for prompts.
 
     Args:
         running: the requests, oldest first.
         layout: how to cut.
-        budget_tokens: tokens that a step computes at the most, at least one prompt's part excepted.
+        budget_tokens: tokens that a step computes at the most, those excepted that always go on; at least 1.
         strict: compute each request alone where a call's company could change its results.
     """
     decodes = [i for i, work in enumerate(running) if work.is_decode]
     prefills = [i for i, work in enumerate(running) if work.pending and not work.is_decode]
-    left = max(budget_tokens - len(decodes), 0)
+    left = max(budget_tokens - len(decodes), min(layout.block_size, budget_tokens))
     if layout.grid_tokens:
         alone = strict or not layout.tiled
         calls: list[Call] = [(Part(i, 1),) for i in decodes]
@@ -111,8 +113,8 @@ def next_calls(
         return calls
     parts = [Part(i, 1) for i in decodes]
     for place, index in enumerate(_oldest_then_shortest(prefills, running)):
-        share = left if place or len(prefills) == 1 else max(left // 2, left - _others(prefills, running))
-        tokens = min(running[index].pending, max(share, 1 if not parts else 0))
+        share = left if place else max((left + 1) // 2, left - _others(prefills, running))
+        tokens = min(running[index].pending, share)
         if tokens > 0:
             parts.append(Part(index, tokens))
             left -= tokens
@@ -128,7 +130,7 @@ def _oldest_then_shortest(prefills: Sequence[int], running: Sequence[Work]) -> I
 
 
 def _by_adapter(parts: Sequence[Part], running: Sequence[Work]) -> list[Call]:
-    calls: dict[str, list[Part]] = {}
+    calls: dict[Hashable, list[Part]] = {}
     for part in parts:
         calls.setdefault(running[part.request].adapter, []).append(part)
     return [tuple(call) for call in calls.values()]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -87,6 +88,11 @@ class KVPool:
         return self._capacity
 
     @property
+    def free_pages(self) -> int:
+        """Pages that there is memory for, and that nobody holds."""
+        return len(self._free)
+
+    @property
     def used_pages(self) -> int:
         """Pages that somebody holds."""
         return len(self._used)
@@ -124,7 +130,8 @@ class KVPool:
         """Return new pages, filled with zeros, held once.
 
         Cost: grows the memory when too little is free, which copies all that is held: about five copies of a
-        page at the most, however many are allocated one by one.
+        page at the most, however many are allocated one by one. Where there is no memory for such a step, it
+        grows by what is missing.
 
         Raises:
             MemoryError: there is not so much memory; nothing is changed.
@@ -133,7 +140,7 @@ class KVPool:
             return []
         missing = count - len(self._free)
         if missing > 0:
-            self._resize(self._capacity + max(missing, self._growth_pages()))
+            self._grow(missing)
         pages = [Page(heapq.heappop(self._free), self.page_bytes) for _ in range(count)]
         self._used.update((page.index, page) for page in pages)
         # What is masked must still be finite: another request's infinities must not come through.
@@ -158,11 +165,15 @@ class KVPool:
                 heapq.heappush(self._free, page.index)
 
     def trim(self) -> int:
-        """Give unused memory back to the system; return the bytes. Moves pages, copies what is held."""
+        """Give unused memory back to the system; return the bytes. Moves pages, copies what is held.
+
+        Where there is no memory for the copy, nothing is changed.
+        """
         before = self._capacity
         wanted = 1 + len(self._used)
         if wanted < before:
-            self._resize(wanted)
+            with suppress(MemoryError):
+                self._resize(wanted)
         return (before - self._capacity) * self.page_bytes
 
     def read(self, page: Page) -> tuple[torch.Tensor, ...]:
@@ -207,6 +218,15 @@ class KVPool:
         step = max(_STEP_BYTES // self.page_bytes, self._capacity // 4)
         return max(min(step, self._capacity), _FIRST_PAGES - self._capacity)
 
+    def _grow(self, missing: int) -> None:
+        step = max(missing, self._growth_pages())
+        try:
+            self._resize(self._capacity + step)
+        except MemoryError:
+            if step == missing:
+                raise
+            self._resize(self._capacity + missing)
+
     def _resize(self, capacity: int) -> None:
         pages = [self._used[index] for index in sorted(self._used)]
         kept = [SCRAP, *(page.index for page in pages)] if capacity < self._capacity else None
@@ -216,11 +236,12 @@ class KVPool:
         try:
             for layer in self._layers:
                 new[layer] = self._empty(layer, capacity)
+            source = None if kept is None else torch.tensor(kept, device=self.layout.device)
         except (RuntimeError, torch.OutOfMemoryError) as error:  # torch's word for "no memory" on a CPU
             raise MemoryError(
                 f"no memory for {capacity} pages of {self.page_bytes:,} bytes of keys and values"
             ) from error
-        interrupt = self._move_into(new, kept)
+        interrupt = self._move_into(new, source)
         if kept is not None:
             for place, page in enumerate(pages, start=1):
                 page.index = place
@@ -232,15 +253,16 @@ class KVPool:
             raise interrupt
 
     def _move_into(
-        self, new: dict[int, tuple[torch.Tensor, torch.Tensor]], kept: list[int] | None
+        self, new: dict[int, tuple[torch.Tensor, torch.Tensor]], source: torch.Tensor | None
     ) -> KeyboardInterrupt | None:
         """Copy these pages, or all, into new memory, to the end: half of it done, nothing would fit together.
+
+        So nothing here takes memory that might not be there.
 
         Returns:
             What would have interrupted it, to be raised when all is in its place.
         """
         interrupt: KeyboardInterrupt | None = None
-        source = None if kept is None else torch.tensor(kept, device=self.layout.device)
         waiting = list(self._layers)
         # Layer by layer, each old one given back before the next is copied: on a CPU, what nobody has written
         # to takes no memory, so that never more than one layer is there twice.
@@ -249,8 +271,10 @@ class KVPool:
             try:
                 if self._layers[layer] is not new[layer]:
                     for old, now in zip(self._layers[layer], new[layer], strict=True):
-                        found = old if source is None else old.index_select(1, source)
-                        now[:, : found.shape[1]] = found
+                        if source is None:
+                            now[:, : old.shape[1]] = old
+                        else:
+                            torch.index_select(old, 1, source, out=now)
                     self._layers[layer] = new[layer]
                 waiting.pop()
             except KeyboardInterrupt as error:

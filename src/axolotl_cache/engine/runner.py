@@ -18,6 +18,7 @@ from axolotl_cache.engine.exactness import Exactness
 from axolotl_cache.engine.forward import Chunk, Forward
 from axolotl_cache.engine.generation import Running
 from axolotl_cache.engine.plan import Call, next_calls
+from axolotl_cache.engine.pool import Page
 from axolotl_cache.engine.stateful import StatefulForward
 from axolotl_cache.engine.stats import EngineStats
 
@@ -126,9 +127,18 @@ class PagedRunner(Runner):
             raise RuntimeError("this request was not let in")
         missing = -(-(start + count) // self._pool.block_size) - len(table.pages)
         if missing > 0:
-            table.pages += self._pool.allocate(missing)
+            table.pages += self._allocate(missing)
         is_last = start + count == len(running.tokens) and running.new_tokens > 0
         return Chunk(table.pages, start, running.tokens[start : start + count], wants_logits=is_last)
+
+    def _allocate(self, pages: int) -> list[Page]:
+        try:
+            return self._pool.allocate(pages)
+        except MemoryError:
+            if self._cache is None:
+                raise
+            self._cache.give_way(pages)  # an answer is worth more than what others may ask for
+        return self._pool.allocate(pages)
 
     def _go_on(self, running: Running, logits: torch.Tensor | None) -> None:
         table = running.table
@@ -171,11 +181,21 @@ class StatefulRunner(Runner):
         forward: the model.
         stats: what was computed is counted here.
         adapters: the adapters that requests may ask for.
+        keeps_state: False where the state that the model hands back is not all of it: everything is computed
+            anew for each token, which takes the longer the longer the text.
     """
 
-    def __init__(self, forward: StatefulForward, stats: EngineStats, adapters: Adapters | None) -> None:
+    def __init__(
+        self,
+        forward: StatefulForward,
+        stats: EngineStats,
+        adapters: Adapters | None,
+        *,
+        keeps_state: bool = True,
+    ) -> None:
         super().__init__(stats, adapters)
         self._forward = forward
+        self._keeps_state = keeps_state
 
     def compute(self, ready: Sequence[Running]) -> None:
         """Go one token forward with every request; a prompt is computed at once."""
@@ -185,7 +205,8 @@ class StatefulRunner(Runner):
     def _compute_one(self, running: Running) -> None:
         self._use_adapter_of(running)
         started, count = time.perf_counter(), len(running.tokens) - running.computed_tokens
-        logits = self._forward.run(running.tokens, running.computed_tokens, running.state)
+        state = running.state if self._keeps_state else {}
+        logits = self._forward.run(running.tokens, running.computed_tokens, state)
         self._count_tokens(running, count)
         running.accept(running.sampler.choose(logits))
         self._count_seconds([(running, count)], time.perf_counter() - started)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -110,7 +111,10 @@ class Sampler:
         logits, 11 microseconds where it is greedy; log probabilities add 0.1 milliseconds.
 
         Args:
-            logits: (vocabulary,), of any floating dtype; not changed.
+            logits: (vocabulary,), of any floating dtype; not changed. Minus infinity rules a token out.
+
+        Raises:
+            RequestError: one of them is NaN or infinity, or all tokens are ruled out.
         """
         token = self.next_token(logits)
         if self._logprobs is None:
@@ -127,7 +131,9 @@ class Sampler:
         if self._greedy:
             token = _argmax(scores[0])
         else:
-            token = int(torch.multinomial(scores.softmax(-1), 1, generator=self._generator))
+            shares = scores.softmax(-1)
+            _refuse_unless_finite(float(shares[0, 0]))  # one that is no number, or infinite, makes all NaN
+            token = int(torch.multinomial(shares, 1, generator=self._generator))
         if self._seen is not None:
             self._seen = torch.cat([self._seen, self._seen.new_tensor([[token]])], dim=1)
         return token
@@ -136,12 +142,28 @@ class Sampler:
 def _argmax(logits: torch.Tensor) -> int:
     """Return the place of the largest of (vocabulary,) numbers, the first of equal ones.
 
+    Raises RequestError if one of them is NaN or infinity, or if all are minus infinity.
+
     Widening to float32 keeps order and ties. numpy finds it four times as fast as torch, and the narrow
     dtypes as they are take torch sixteen times as long.
     """
     if logits.device.type != "cpu":
-        return int(logits.argmax())
-    return int(logits.detach().float().numpy().argmax())
+        token = int(logits.argmax())
+        largest = float(logits[token])
+    else:
+        numbers = logits.detach().float().numpy()
+        token = int(numbers.argmax())
+        largest = float(numbers[token])
+    _refuse_unless_finite(largest)  # both count NaN as the largest of all
+    return token
+
+
+def _refuse_unless_finite(number: float) -> None:
+    if not math.isfinite(number):
+        raise RequestError(
+            "the model gave numbers that are not finite, and no token can be chosen by them: its weights are "
+            "damaged, or its dtype is too narrow; try float32"
+        )
 
 
 def _choice(token: int, logits: torch.Tensor, count: int) -> Choice:

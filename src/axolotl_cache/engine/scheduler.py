@@ -9,7 +9,11 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
+
+import torch
 
 from axolotl_cache.engine.cache import BlockTable, KVCache
 from axolotl_cache.engine.generation import Running
@@ -112,27 +116,25 @@ class Scheduler:
         return -(-tokens // self._pool.block_size) * self._pool.page_bytes
 
     def _is_computed_by_another(self, running: Running) -> bool:
-        """Whether a running request is computing a block that this one would need next."""
+        """Whether a running request is computing what this one would need next, and it will be kept."""
         if not running.reuse or self._cache is None:
             return False
-        others = [
-            other
-            for other in self.running
-            if other.reuse
-            and other.namespace == running.namespace
-            and other.computed_tokens < other.generation.prompt_tokens
-        ]
-        if not others:
+        others = [other for other in self.running if other.reuse and other.namespace == running.namespace]
+        if not any(other.is_prefill for other in others):
             return False
         known = self._cache.known_tokens(running.tokens, running.namespace)
         next_block = known + self._pool.block_size
         if next_block > len(running.tokens) - 1:
             return False
         wanted = running.tokens[:next_block]
-        return any(
-            other.generation.prompt_tokens >= next_block and other.tokens[:next_block] == wanted
+        same = [
+            other
             for other in others
-        )
+            if other.generation.prompt_tokens >= next_block and other.tokens[:next_block] == wanted
+        ]
+        if any(other.table is not None and other.table.is_refused for other in same):
+            return False  # what is not kept of one is not kept of the next
+        return any(other.is_prefill for other in same)
 
     def _fits(self, running: Running) -> bool:
         if self._max_running_bytes is None or not self.running:
@@ -186,7 +188,14 @@ class Scheduler:
         running.fetch.cancel()
         blocks, running.fetch = running.fetch.blocks(), None
         if blocks and running.table is not None and self._cache:
-            self._cache.take(running.tokens, running.table, blocks)
-            self._stats.loaded_tokens += len(blocks) * self._pool.block_size
-            running.note_found(running.table)
-        return True
+            running.attempt(self._take, running, running.table, self._cache, blocks)
+        return not running.has_ended
+
+    def _take(
+        self, running: Running, table: BlockTable, cache: KVCache, blocks: Sequence[Sequence[torch.Tensor]]
+    ) -> None:
+        known = table.cached_tokens
+        with suppress(MemoryError, torch.OutOfMemoryError):  # then it is a miss, and computed
+            cache.take(running.tokens, table, blocks)
+        self._stats.loaded_tokens += table.cached_tokens - known
+        running.note_found(table)

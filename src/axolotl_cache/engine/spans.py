@@ -113,16 +113,42 @@ def _first_segment(position: int, window: int | None) -> int:
     return seen // SEGMENT_TOKENS * SEGMENT_TOKENS
 
 
-def pieces(parts: Sequence[Rows], block_size: int, window: int | None = None) -> list[Piece]:
+def slices(parts: Sequence[Rows], most: int, window: int | None = None) -> Iterator[list[Rows]]:
+    """Cut a call's tokens into slices that attend to at most `most` spans, all tokens' spans counted.
+
+    Every slice has at least one token. The results of a slice's spans are held until they are merged.
+    """
+    slice_: list[Rows] = []
+    left = most
+    for part in parts:
+        begin = part.start
+        while begin < part.stop:
+            each = ordinal(part.stop - 1, part.stop - 1, window) + 1
+            tokens = min(part.stop - begin, left // each)
+            if tokens == 0 and slice_:
+                yield slice_
+                slice_, left = [], most
+                continue
+            tokens = max(tokens, 1)
+            slice_.append(Rows(part.pages, begin, begin + tokens))
+            begin, left = begin + tokens, left - tokens * each
+    if slice_:
+        yield slice_
+
+
+def pieces(
+    parts: Sequence[Rows], block_size: int, window: int | None = None, first_row: int = 0
+) -> list[Piece]:
     """Return what a call's tokens attend to, each span of shared pages once.
 
     Args:
         parts: the requests' tokens, in the order of the call's rows.
         block_size: tokens in a page.
         window: keys that a token sees at the most; None for all.
+        first_row: the call's row of the first token.
     """
     found: dict[tuple[object, ...], Piece] = {}
-    row, tile = 0, max(KEY_TILE_TOKENS, block_size)
+    row, tile = first_row, max(KEY_TILE_TOKENS, block_size)
     for part in parts:
         ahead = row - part.start  # position + ahead is the row
         for span in spans(part.start, part.stop, window, tile):

@@ -7,7 +7,7 @@ from axolotl_cache.engine.lower.block import (
     open_lower_store,
     stored_block_bytes,
 )
-from axolotl_cache.engine.lower.cost import worth_loading
+from axolotl_cache.engine.lower.cost import patience_seconds, worth_loading
 from axolotl_cache.engine.lower.fetch import Fetch
 from axolotl_cache.engine.lower.tier import LowerStats, LowerTier
 
@@ -19,6 +19,7 @@ __all__ = [
     "layout_digest",
     "next_key",
     "open_lower_store",
+    "patience_seconds",
     "stored_block_bytes",
     "worth_loading",
 ]

@@ -6,6 +6,9 @@ import math
 
 _MARGIN = 1.25
 """A load must be expected this much faster than computing: the estimate is of the last loads, not of this."""
+_PATIENCE_SHARE = 0.25
+_LEAST_PATIENCE_SECONDS = 0.01
+"""Two threads have to take turns for a load to begin at all."""
 _WEIGHT = 0.3
 """What the newest measurement counts for in the average."""
 _CAUTIOUS_START_SECONDS = 0.01
@@ -27,6 +30,15 @@ def worth_loading(
     if not (math.isfinite(load_seconds) and math.isfinite(prefill_seconds_per_token)):
         return False
     return blocks > 0 and load_seconds * _MARGIN < blocks * block_size * prefill_seconds_per_token
+
+
+def patience_seconds(compute_seconds: float) -> float:
+    """Return how much a load may lose against computing: a quarter of that, and at least 10 ms.
+
+    Args:
+        compute_seconds: what computing all that is to be loaded takes.
+    """
+    return max(_PATIENCE_SHARE * compute_seconds, _LEAST_PATIENCE_SECONDS)
 
 
 class LoadCost:

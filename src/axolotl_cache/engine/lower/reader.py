@@ -107,30 +107,34 @@ class BlockReader:
 
     def _load_all(self, fetch: Fetch) -> None:
         started = time.perf_counter()
-        stored = 0
+        read = stored = 0
         try:
             for name in fetch.names:
                 if fetch.done():
                     break
                 self._reading_since = time.perf_counter()
                 tensors, from_store = self._load(name)
-                if tensors is None or not fetch.add(tensors):
+                if tensors is None:
+                    break
+                read += from_store
+                if not fetch.add(tensors):
                     break
                 stored += from_store
         except Exception as error:
             self._failed(error)
         finally:
             self._reading_since = None
-            self._note(fetch, started, stored)
+            self._note(fetch, started, read, stored)
             self._free_at = time.perf_counter()
             self._end(fetch)
 
-    def _note(self, fetch: Fetch, started: float, stored: int) -> None:
-        """Count what a load brought, and keep that from being forgotten soon."""
+    def _note(self, fetch: Fetch, started: float, read: int, stored: int) -> None:
+        """Learn what a load took, also where it came too late; keep what it brought from being forgotten."""
+        if read:
+            self.load_seconds += time.perf_counter() - started
+            self._learn(fetch.asked_at_seconds, started, read)
         if stored:
             self.loaded_blocks += stored
-            self.load_seconds += time.perf_counter() - started
-            self._learn(fetch.asked_at_seconds, started, stored)
             self._writer.touch([name.key for name in fetch.names[: len(fetch.blocks())]])
 
     def _load(self, name: BlockName) -> tuple[Tensors | None, bool]:

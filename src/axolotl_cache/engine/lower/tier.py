@@ -7,6 +7,7 @@ here reaches a request: a block that is missing, damaged, too old or not the one
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -146,7 +147,13 @@ class LowerTier:
         return found
 
     def fetch(
-        self, keys: Sequence[str], tokens_of_blocks: Sequence[Sequence[int]], *, namespace: str = ""
+        self,
+        keys: Sequence[str],
+        tokens_of_blocks: Sequence[Sequence[int]],
+        *,
+        namespace: str = "",
+        patience_seconds: float = math.inf,
+        block_seconds: float = 0.0,
     ) -> Fetch:
         """Start loading blocks, in the order of their keys.
 
@@ -154,9 +161,12 @@ class LowerTier:
             keys: as `count` found them.
             tokens_of_blocks: the token ids of each, compared with the stored ones.
             namespace: as they were offered with.
+            patience_seconds: what the load may lose against computing before it is given up.
+            block_seconds: what computing a block takes.
         """
         named = zip(keys, tokens_of_blocks, strict=True)
-        fetch = Fetch([BlockName(key, tuple(tokens), namespace) for key, tokens in named])
+        names = [BlockName(key, tuple(tokens), namespace) for key, tokens in named]
+        fetch = Fetch(names, patience_seconds=patience_seconds, block_seconds=block_seconds)
         self._reader.begin(fetch)
         return fetch
 
