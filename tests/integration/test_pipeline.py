@@ -269,6 +269,16 @@ def test_tokens_behind_a_stop_string_are_not_counted_whoever_computes(pipeline, 
         )
 
 
+def answers_of_three_threads(pipeline):
+    answers = []
+    threads = [threading.Thread(target=lambda: answers.append(pipeline.answer(ask("Hello?")))) for _ in "abc"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    return answers
+
+
 def test_equal_requests_are_computed_once_however_long_that_takes(pipeline, monkeypatch):
     monkeypatch.setattr(pipeline_module, "_READER_SECONDS", 0.1)
     run, begun = pipeline.engine._forward.run, threading.Event()
@@ -279,12 +289,7 @@ def test_equal_requests_are_computed_once_however_long_that_takes(pipeline, monk
         return run(*arguments)
 
     monkeypatch.setattr(pipeline.engine._forward, "run", slow)
-    answers = []
-    threads = [threading.Thread(target=lambda: answers.append(pipeline.answer(ask("Hello?")))) for _ in "abc"]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    answers = answers_of_three_threads(pipeline)
     assert sorted(a.served for a in answers) == [Served.HIT_EXACT, Served.HIT_EXACT, Served.MISS]
 
 
@@ -292,12 +297,7 @@ def test_a_reader_that_stops_does_not_hold_up_equal_requests(pipeline, monkeypat
     monkeypatch.setattr(pipeline_module, "_READER_SECONDS", 0.2)
     lazy = pipeline.stream(ask("Hello?"))
     first = next(lazy)
-    answers = []
-    threads = [threading.Thread(target=lambda: answers.append(pipeline.answer(ask("Hello?")))) for _ in "abc"]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    answers = answers_of_three_threads(pipeline)
     assert [a.served for a in answers].count(Served.HIT_EXACT) == 2, "one computes, for all who wait"
     assert len({a.text for a in answers}) == 1
     *rest, answer = lazy

@@ -31,7 +31,7 @@ _MANY_TOKENS: Final = 64
 """A piece with at least so many tokens is a batch of its own: its queries and keys are then read in place."""
 
 _MOST_SPANS: Final = 8192
-"""Results of spans that are held at once, counted by token: 512 tokens at position 4,096. Each takes
+"""Results of spans that are held at once, counted by token: 512 tokens with 16 spans each. Each result takes
 heads * value_dim numbers in float32."""
 
 MaskFunction = Callable[[Any, Any, Any, Any], Any]
@@ -90,13 +90,8 @@ class View:
             alone = number if len(piece.rows) >= _MANY_TOKENS else -1
             key = (piece.keys, piece.padded_tokens, piece.masked, alone)
             batches.setdefault(key, []).append(piece)
-        several = {
-            row
-            for batch in batches.values()
-            for piece in batch
-            for row, at in zip(piece.rows, piece.positions, strict=True)
-            if ordinal(piece.begin, at, window)
-        }
+        rows = enumerate((at for part in parts for at in range(part.start, part.stop)), first_row)
+        several = {row for row, at in rows if ordinal(at, at, window)}  # its own segment is not its first
         self._several = sorted(several)
         self.tiles = [self._tiles(batch, several) for batch in batches.values()]
         self._merges: dict[tuple[int, int, int], Merge] = {}

@@ -122,8 +122,8 @@ def slices(parts: Sequence[Rows], most: int, window: int | None = None) -> Itera
     left = most
     for part in parts:
         begin = part.start
+        each = ordinal(part.stop - 1, part.stop - 1, window) + 1  # no token of the part sees more
         while begin < part.stop:
-            each = ordinal(part.stop - 1, part.stop - 1, window) + 1
             tokens = min(part.stop - begin, left // each)
             if tokens == 0 and slice_:
                 yield slice_
