@@ -143,7 +143,7 @@ def load(dtype: str, *, packed: bool = True) -> Any:
     return load_model(axolotl, config_path=REPOSITORY / "benchmarks", report=say, packed=packed)
 
 
-def make_engine(loaded: Any, *, max_cache_bytes: int, ignore_end: bool = False) -> Any:
+def make_engine(loaded: Any, *, max_cache_bytes: int, ignore_end: bool = False, **options: Any) -> Any:
     """Return an engine over the loaded model; with `ignore_end`, answers are as long as they may be."""
     from axolotl_cache.engine.engine import Engine
     from axolotl_cache.paths import cache_home
@@ -155,6 +155,7 @@ def make_engine(loaded: Any, *, max_cache_bytes: int, ignore_end: bool = False) 
         end_tokens=frozenset() if ignore_end else loaded.end_tokens,
         max_cache_bytes=max_cache_bytes,
         memo=cache_home() / "exactness",
+        **options,
     )
     say(f"exactness: {engine.exactness}")
     return engine

@@ -2,6 +2,7 @@
 
 import os
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,25 @@ def test_answers_in_a_batch_are_those_alone(engine, text_tokens):
     alone = [run(engine, tokens, reuse=False)[0] for tokens in prompts]
     together = [engine.generate(tokens, GREEDY, namespace="batch") for tokens in prompts]
     assert [list(generation) for generation in together] == alone
+
+
+def test_drafts_change_no_answer_and_save_steps(engine, text_tokens):
+    """What else could differ, and the controls: tests/unit/test_drafts.py."""
+    rng = random.Random(5)
+    prompts = [prompt(text_tokens, rng, n, 9) for n in (1100, 150)]
+    found, steps = [], []
+    for most in (0, 7):
+        engine.draft_tokens = most
+        before = engine.stats.steps
+        samplings = [Sampling(max_new_tokens=48), Sampling(max_new_tokens=48, temperature=0.7, seed=3)]
+        together = [
+            engine.generate(tokens, replace(sampling, logprobs=2), namespace=f"drafts {most}")
+            for tokens, sampling in zip(prompts, samplings, strict=True)
+        ]
+        found.append([(list(generation), generation.choices) for generation in together])
+        steps.append(engine.stats.steps - before)
+    assert found[0] == found[1]
+    assert steps[1] < steps[0]
 
 
 @pytest.mark.parametrize("prefix_length", [100, 1203])

@@ -710,7 +710,7 @@ def test_numbers_that_are_not_finite_end_that_request_and_no_other(probed):
         for chunk, each in zip(chunks, logits, strict=True):
             if list(chunk.tokens) == prompt(40, 1):
                 with torch.inference_mode():
-                    each[7] = float("nan")
+                    each[0, 7] = float("nan")
         return logits
 
     engine._forward.run = damaged

@@ -348,14 +348,14 @@ def test_a_long_prompt_does_not_hold_up_those_who_decode(make):
         with calls_seen(engine) as calls:
             engine.step()
         assert sum(len(chunk.tokens) for call in calls for chunk in call) <= 128
-        assert [len(g.tokens) - n for g, n in zip(decoding, before, strict=True)] == [1, 1, 1, 1]
+        assert all(len(g.tokens) > n for g, n in zip(decoding, before, strict=True))
         steps += 1
     assert steps == -(-1500 // 124)
 
 
 @pytest.mark.parametrize("step_tokens", [1, 4])
 def test_as_many_decoding_as_a_step_computes_do_not_hold_up_a_prompt(make, step_tokens):
-    engine, plain = make(step_tokens=step_tokens), make(max_cache_bytes=0)
+    engine, plain = make(step_tokens=step_tokens, draft_tokens=0), make(max_cache_bytes=0)
     engine.end_tokens = plain.end_tokens = frozenset()
     decoding = [
         engine.generate(prompt(3, n), Sampling(max_new_tokens=100), namespace="n") for n in range(step_tokens)

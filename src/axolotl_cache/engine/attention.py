@@ -29,6 +29,8 @@ _NAME: Final = "axolotl_cache_pages"
 _CHANGES_RESULTS: Final = ("position_bias", "softcap", "s_aux", "sinks")
 _MANY_TOKENS: Final = 64
 """A piece with at least so many tokens is a batch of its own: its queries and keys are then read in place."""
+_FEW_TOKENS: Final = 8
+"""Pieces with up to so many tokens share a batch, filled up to the longest: more batches take longer."""
 
 _MOST_SPANS: Final = 8192
 """Results of spans that are held at once, counted by token: 512 tokens with 16 spans each. Each result takes
@@ -40,12 +42,12 @@ MaskFunction = Callable[[Any, Any, Any, Any], Any]
 
 @dataclass(slots=True)
 class Tiles:
-    """Pieces with equally many keys and equally many tokens, so that they are one batch of B."""
+    """Pieces with equally many keys, filled up to equally many tokens, so that they are one batch of B."""
 
     keys: int
     """Keys shown, N."""
     tokens: int
-    """Of each piece, R; short pieces repeat their last one."""
+    """Of each piece, R; shorter pieces repeat their last one."""
     masked: bool
     queries: torch.Tensor | slice
     """Which rows of the call, (B * R,)."""
@@ -88,8 +90,8 @@ class View:
         batches: dict[tuple[int, int, bool, int], list[Piece]] = {}
         for number, piece in enumerate(pieces(parts, block_size, window, first_row)):
             alone = number if len(piece.rows) >= _MANY_TOKENS else -1
-            key = (piece.keys, piece.padded_tokens, piece.masked, alone)
-            batches.setdefault(key, []).append(piece)
+            tokens = piece.padded_tokens if piece.padded_tokens > _FEW_TOKENS else _FEW_TOKENS
+            batches.setdefault((piece.keys, tokens, piece.masked, alone), []).append(piece)
         rows = enumerate((at for part in parts for at in range(part.start, part.stop)), first_row)
         several = {row for row, at in rows if ordinal(at, at, window)}  # its own segment is not its first
         self._several = sorted(several)
@@ -97,7 +99,7 @@ class View:
         self._merges: dict[tuple[int, int, int], Merge] = {}
 
     def _tiles(self, batch: list[Piece], several: set[int]) -> Tiles:
-        tokens = batch[0].padded_tokens
+        tokens = max(piece.padded_tokens for piece in batch)
         queries: list[int] = []
         positions: list[int] = []
         results: list[int] = []

@@ -21,6 +21,7 @@ import torch
 from axolotl_cache.clock import Clock, wall_clock
 from axolotl_cache.engine.adapters import Adapter, Adapters
 from axolotl_cache.engine.cache import KVCache
+from axolotl_cache.engine.drafts import Drafts
 from axolotl_cache.engine.exactness import Exactness, probe
 from axolotl_cache.engine.forward import Forward
 from axolotl_cache.engine.generation import Generation, Running
@@ -58,6 +59,8 @@ class Engine:
             fits, and one always runs. None is no bound but `max_batch`.
         step_tokens: tokens that one step computes at the most.
         strict: also where a token's company can change its bits ("grid"), compute answers as if alone.
+        draft_tokens: tokens that are guessed ahead at the most, per request and step (engine/drafts.py); 0
+            guesses none. Answers are the same; where they would not be ("grid" and the others), none are.
         adapters: the adapters that requests may ask for.
         lower: makes the slower tiers of the cache, fastest first, for a layout and block size.
         governor: lowers `max_cache_bytes` while the machine is short of memory.
@@ -66,7 +69,7 @@ class Engine:
         report: gets one line before something takes its time.
 
     Raises:
-        ValueError: `max_batch` or `step_tokens` is less than 1.
+        ValueError: `max_batch` or `step_tokens` is less than 1, or `draft_tokens` less than 0.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Engine:
         max_running_bytes: int | None = None,
         step_tokens: int = 512,
         strict: bool = False,
+        draft_tokens: int = 7,
         adapters: Adapters | None = None,
         lower: Callable[[KVLayout, int], Sequence[LowerTier]] = lambda layout, block_size: (),
         governor: PressureGovernor | None = None,
@@ -92,10 +96,14 @@ class Engine:
         for name, value in (("max_batch", max_batch), ("step_tokens", step_tokens)):
             if value < 1:
                 raise ValueError(f"{name} is {value}; nothing would ever be computed: use 1 or more")
+        if draft_tokens < 0:
+            raise ValueError(f"draft_tokens is {draft_tokens}; use 0 for none, or more")
         self.context_length_tokens = context_length_tokens
         self.end_tokens = end_tokens
         self.stats = EngineStats()
         self._device = device
+        self.draft_tokens = draft_tokens
+        """May be changed at any time; requests that were sent before keep to what was."""
         self._adapters = adapters
         self._vocabulary = _count_embeddings(model)
         self._changed = threading.Condition()
@@ -355,6 +363,7 @@ class Engine:
             new_tokens=self.check_length(len(tokens), new_tokens),
             end_tokens=end_tokens,
             sampler=Sampler(sampling, tokens, self._device),
+            drafts=self._new_drafts(),
             namespace=namespace,
             reuse=reuse,
             adapter=self._resolved(adapter),
@@ -363,6 +372,11 @@ class Engine:
             self._scheduler.waiting.append(running)
             self._changed.notify_all()
         return running.generation
+
+    def _new_drafts(self) -> Drafts | None:
+        if self.draft_tokens == 0 or self.exactness.mode != "invariant":
+            return None
+        return Drafts(self.draft_tokens)
 
     def _checked(self, tokens: Sequence[int]) -> list[int]:
         """Return the ids as plain ints. On a GPU, one that is not known would end every request."""

@@ -129,7 +129,7 @@ class Comparer:
         sets = [self._pages(len(p)) for p in prompts]
         try:
             starts = [0] * len(prompts)
-            logits: list[torch.Tensor | None] = []
+            logits: list[torch.Tensor] = []
             for step in range(decoded + 1):
                 stops = [len(p) - decoded + step for p in prompts]
                 chunks = [
@@ -140,7 +140,7 @@ class Comparer:
                 starts = stops
             for prompt, pages, last in zip(prompts, sets, logits, strict=True):
                 with self.computed(prompt, [_CALL_TOKENS] * len(prompt)) as (alone, expected):
-                    yield last is not None and self.same(len(prompt), alone, expected, pages, last)
+                    yield self.same(len(prompt), alone, expected, pages, last)
         finally:
             for pages in sets:
                 self._pool.release(pages)
@@ -162,7 +162,7 @@ class Comparer:
             for chunk, last in zip(chunks, together, strict=True):
                 prompt = [*tokens, *chunk.tokens]
                 with self.behind(prompt, known, start) as (alone, expected):
-                    yield last is not None and self.same(len(prompt), alone, expected, chunk.pages, last)
+                    yield self.same(len(prompt), alone, expected, chunk.pages, last)
         finally:
             for pages in own:
                 self._pool.release(pages)
@@ -280,7 +280,7 @@ def _why_different(forward: Forward, tokens: Sequence[int], expected: torch.Tens
     first = len(tokens) * 2 // 3
     pages = forward.pool.allocate(-(-len(tokens) // forward.pool.block_size))
     try:
-        forward.run([Chunk(pages, 0, tokens[:first], wants_logits=False)], layout)
+        forward.run([Chunk(pages, 0, tokens[:first], wanted=0)], layout)
         (last,) = forward.run([Chunk(pages, first, tokens[first:])], layout)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
         # A model whose attention is not what it seemed; it may still be able to run as it is.

@@ -27,8 +27,8 @@ class Chunk:
     start: int
     """Tokens before the chunk; their keys and values are in the pages."""
     tokens: Sequence[int]
-    wants_logits: bool = True
-    """Whether the logits behind the last token are wanted."""
+    wanted: int = 1
+    """Behind how many of the tokens, the last ones, logits are wanted."""
 
 
 class Forward:
@@ -63,7 +63,7 @@ class Forward:
         return logits[0, -1]
 
     @torch.inference_mode()
-    def run(self, chunks: Sequence[Chunk], layout: Layout) -> list[torch.Tensor | None]:
+    def run(self, chunks: Sequence[Chunk], layout: Layout) -> list[torch.Tensor]:
         """Compute chunks of different requests in one call, each blind to the others.
 
         Args:
@@ -71,7 +71,7 @@ class Forward:
             layout: how rows are padded, and whose attention is used.
 
         Returns:
-            For each chunk the logits behind its last token, (vocabulary,), or None if they are not wanted.
+            For each chunk the logits behind its last tokens, (wanted, vocabulary).
         """
         real = sum(len(chunk.tokens) for chunk in chunks)
         rows = -(-real // layout.row_multiple) * layout.row_multiple
@@ -81,25 +81,26 @@ class Forward:
         plan = Plan(self.pool, parts, rows)
         ids = [token for chunk in chunks for token in chunk.tokens] + [_PADDING_TOKEN] * (rows - real)
         positions = [p for part in parts for p in range(part.start, part.stop)] + [0] * (rows - real)
-        ends: list[int] = []
+        wanted: list[int] = []
+        row = 0
         for chunk in chunks:
-            ends.append((ends[-1] if ends else -1) + len(chunk.tokens))
-        wanted = [end for chunk, end in zip(chunks, ends, strict=True) if chunk.wants_logits]
+            row += len(chunk.tokens)
+            wanted += range(row - chunk.wanted, row)
         self._paged.plan = plan
         with paged_attention(self.model.config, plan):
             logits = self._call(ids, positions, wanted or [0], layout.row_multiple, self._paged)
         plan.check_attended()
         self.windows_seen |= plan.windows
         self.masks_seen = plan.masks | self.masks_seen
-        found = iter(logits)
-        return [next(found) if chunk.wants_logits else None for chunk in chunks]
+        return list(torch.split(logits[: len(wanted)], [chunk.wanted for chunk in chunks]))
 
-    def _run_alone(self, chunk: Chunk) -> list[torch.Tensor | None]:
+    def _run_alone(self, chunk: Chunk) -> list[torch.Tensor]:
         """Compute one request's chunk with the model's own attention and masks."""
         positions = list(range(chunk.start, chunk.start + len(chunk.tokens)))
         cache = _PoolCache([_GatheredLayer(self.pool, layer, chunk) for layer in self.pool.layers])
-        logits = self._call(list(chunk.tokens), positions, [len(chunk.tokens) - 1], 1, cache)
-        return [logits[0] if chunk.wants_logits else None]
+        wanted = range(len(chunk.tokens) - chunk.wanted, len(chunk.tokens))
+        logits = self._call(list(chunk.tokens), positions, list(wanted) or [0], 1, cache)
+        return [logits[: chunk.wanted]]
 
     def _call(
         self, ids: list[int], positions: list[int], wanted: list[int], row_multiple: int, cache: Cache

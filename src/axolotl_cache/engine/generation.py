@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from axolotl_cache.engine.cache import BlockTable
+from axolotl_cache.engine.drafts import Drafts
 from axolotl_cache.engine.lower import Fetch
 from axolotl_cache.engine.plan import Work
 from axolotl_cache.engine.sampling import Choice, Sampler
@@ -81,6 +82,10 @@ class Running:
     """None while it waits to be let in."""
     computed_tokens: int = 0
     """Tokens whose keys and values are there."""
+    drafts: Drafts | None = None
+    """None where its results depend on how many tokens are computed together."""
+    draft: list[int] = field(default_factory=list)
+    """What this step computes behind its last token, on the chance that it is right."""
     fetch: Fetch | None = None
     fetch_until: float = 0.0
     """When computing beats waiting on for the load, on the monotonic clock."""
@@ -90,7 +95,8 @@ class Running:
     @property
     def work(self) -> Work:
         """What it waits for."""
-        return Work(self.computed_tokens, len(self.tokens), self.generation.prompt_tokens, self.adapter)
+        prompt_tokens = self.generation.prompt_tokens
+        return Work(self.computed_tokens, len(self.tokens), prompt_tokens, len(self.draft), self.adapter)
 
     @property
     def has_ended(self) -> bool:
@@ -106,6 +112,11 @@ class Running:
         """Go on behind what was found of its prompt, in the tree or below."""
         self.computed_tokens = self.generation.cached_tokens = table.cached_tokens
         self.generation.difference = table.difference
+
+    def make_draft(self, company: int) -> None:
+        """Guess what comes behind the token sampled last, for a step with so many requests that decode."""
+        left = self.new_tokens - len(self.generation.tokens) - 1  # the last one's KV is not needed
+        self.draft = self.drafts.propose(self.tokens, left, company=company) if self.drafts else []
 
     def attempt(self, work: Callable[..., None], *arguments: object) -> None:
         """Do something for this request; if it fails, it fails for this one and not for the others."""

@@ -53,6 +53,8 @@ class Work:
     stop: int
     """Tokens that are known; those between are to be computed."""
     prompt_tokens: int
+    drafted: int = 0
+    """Tokens that are computed behind the one sampled last, on the chance that they are right."""
     adapter: Hashable = None
     """What computes it: only what is computed with the very same shares a call."""
 
@@ -69,7 +71,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One request's share of a call: how many of its waiting tokens are computed."""
+    """One request's share of a call: how many of its waiting and drafted tokens are computed."""
 
     request: int
     """Its place in the list of running requests."""
@@ -95,14 +97,12 @@ def next_calls(
         budget_tokens: tokens that a step computes at the most, those excepted that always go on; at least 1.
         strict: compute each request alone where a call's company could change its results.
     """
-    decodes = [i for i, work in enumerate(running) if work.is_decode]
+    decodes = [Part(i, 1 + work.drafted) for i, work in enumerate(running) if work.is_decode]
     prefills = [i for i, work in enumerate(running) if work.pending and not work.is_decode]
-    left = max(budget_tokens - len(decodes), min(layout.block_size, budget_tokens))
+    left = max(budget_tokens - sum(part.tokens for part in decodes), min(layout.block_size, budget_tokens))
     if layout.grid_tokens:
         alone = strict or not layout.tiled
-        calls: list[Call] = [(Part(i, 1),) for i in decodes]
-        if not alone:
-            calls = _by_adapter([part for call in calls for part in call], running)
+        calls: list[Call] = [(part,) for part in decodes] if alone else _by_adapter(decodes, running)
         for index in _oldest_then_shortest(prefills, running):
             work = running[index]
             end = min((work.start // layout.grid_tokens + 1) * layout.grid_tokens, work.stop)
@@ -111,7 +111,7 @@ def next_calls(
             if left <= 0:
                 break
         return calls
-    parts = [Part(i, 1) for i in decodes]
+    parts = decodes
     for place, index in enumerate(_oldest_then_shortest(prefills, running)):
         share = left if place else max((left + 1) // 2, left - _others(prefills, running))
         tokens = min(running[index].pending, share)

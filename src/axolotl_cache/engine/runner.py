@@ -45,12 +45,11 @@ class Runner(ABC):
 
     def _count_tokens(self, running: Running, count: int) -> None:
         """Note that the request's next `count` tokens are computed."""
-        was_decode = running.work.is_decode
-        running.computed_tokens += count
-        if was_decode:
-            self._stats.decode_tokens += count
-        else:
+        if running.is_prefill:
             self._stats.prefill_tokens += count
+        else:
+            self._stats.decode_tokens += count
+        running.computed_tokens += count
 
     def _count_seconds(self, parts: Sequence[tuple[Running, int]], seconds: float) -> None:
         rows = sum(count for _, count in parts)
@@ -93,6 +92,9 @@ class PagedRunner(Runner):
 
     def compute(self, ready: Sequence[Running]) -> None:
         """Go one token forward with all that decode, and with prompts as far as a step goes."""
+        decoding = [running for running in ready if running.work.is_decode]
+        for running in decoding:
+            running.make_draft(len(decoding))
         work, layout = [r.work for r in ready], self._exactness.layout
         for call in next_calls(work, layout, self._step_tokens, strict=self._strict):
             self._compute_call(ready, call)
@@ -116,9 +118,8 @@ class PagedRunner(Runner):
         started = time.perf_counter()
         chunks = [self._chunk(running, count) for running, count in parts]
         logits = self._forward.run(chunks, self._exactness.layout)
-        for (running, count), last in zip(parts, logits, strict=True):
-            self._count_tokens(running, count)
-            running.attempt(self._go_on, running, last)
+        for (running, count), behind in zip(parts, logits, strict=True):
+            running.attempt(self._go_on, running, count, behind)
         self._count_seconds(parts, time.perf_counter() - started)
 
     def _chunk(self, running: Running, count: int) -> Chunk:
@@ -128,8 +129,9 @@ class PagedRunner(Runner):
         missing = -(-(start + count) // self._pool.block_size) - len(table.pages)
         if missing > 0:
             table.pages += self._allocate(missing)
-        is_last = start + count == len(running.tokens) and running.new_tokens > 0
-        return Chunk(table.pages, start, running.tokens[start : start + count], wants_logits=is_last)
+        tokens = (running.tokens[start : start + count] + running.draft)[:count]
+        behind_all = start + count >= len(running.tokens) and running.new_tokens > 0
+        return Chunk(table.pages, start, tokens, wanted=1 + len(running.draft) if behind_all else 0)
 
     def _allocate(self, pages: int) -> list[Page]:
         try:
@@ -140,18 +142,33 @@ class PagedRunner(Runner):
             self._cache.give_way(pages)  # an answer is worth more than what others may ask for
         return self._pool.allocate(pages)
 
-    def _go_on(self, running: Running, logits: torch.Tensor | None) -> None:
+    def _go_on(self, running: Running, count: int, logits: torch.Tensor) -> None:
+        """Take over what was computed: `count` tokens, and logits behind the last of them."""
         table = running.table
-        is_new_block = (
-            table is not None and self._keepable_tokens(running) // self._pool.block_size > table.kept_blocks
-        )
-        if logits is not None:
-            running.accept(running.sampler.choose(logits))
+        kept_blocks = table.kept_blocks if table else 0
+        if len(logits) == 0:
+            self._count_tokens(running, count)
+        else:
+            self._choose(running, count, logits)
+        is_new_block = self._keepable_tokens(running) // self._pool.block_size > kept_blocks
         if is_new_block and running.reuse:
             self._keep(running)
         if running.new_tokens == 0 and running.computed_tokens == len(running.tokens):
             self._keep(running, pinned=True)
             running.generation.finish_reason = "length"
+
+    def _choose(self, running: Running, count: int, logits: torch.Tensor) -> None:
+        """Choose a token behind each of the last ones, as long as they turn out to be the right ones."""
+        draft, running.draft = running.draft, []
+        self._count_tokens(running, count - len(draft))
+        running.accept(running.sampler.choose(logits[0]))
+        self._stats.drafted_tokens += len(draft)
+        for drafted, behind in zip(draft, logits[1:], strict=True):
+            if running.has_ended or drafted != running.tokens[-1]:
+                return
+            self._count_tokens(running, 1)
+            self._stats.right_drafted_tokens += 1
+            running.accept(running.sampler.choose(behind))
 
     def _keepable_tokens(self, running: Running) -> int:
         """Return how many leading tokens others may reuse.
