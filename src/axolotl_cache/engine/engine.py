@@ -282,10 +282,12 @@ class Engine:
             with self._changed:
                 while not (self._scheduler.is_busy or stop.is_set()):
                     self._changed.wait()
-            try:
-                self.step()
-            except Exception as error:  # else those who wait for this thread would do so for ever
-                self._end_all(error)
+            with self._turn():
+                try:
+                    if self._scheduler.is_busy:
+                        self._step()
+                except Exception as error:  # else those who wait for this thread would do so for ever
+                    self._end_all(error)
 
     def _end_all(self, error: Exception) -> None:
         with self._changed:
