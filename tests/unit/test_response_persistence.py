@@ -20,6 +20,7 @@ from axolotl_cache.errors import StoreError, StoreFormatError
 from axolotl_cache.stores import Record, SqliteStore, StoreWarning
 from axolotl_cache.stores.blobs import BlobFolder
 from axolotl_cache.stores.database import APPLICATION_ID, FORMAT_VERSION, set_aside
+from axolotl_cache.stores.sweep import delete_orphans
 
 LARGE = "x" * 300_000
 
@@ -564,7 +565,7 @@ def test_ctrl_c_leaves_no_write_lock_behind(tmp_path):
         disk = cache._tiers._disk
         database = disk._database
         (tmp_path / "blobs" / f"{1:016x}").write_bytes(b"an orphan, for the sweep to look into")
-        for interrupted in (lambda: cache.set("k", 1), lambda: disk._sweep_files(disk._database)):
+        for interrupted in (lambda: cache.set("k", 1), lambda: delete_orphans(disk._database, disk._blobs)):
             disk._database = _Interrupted(database)
             with pytest.raises(KeyboardInterrupt):
                 interrupted()
