@@ -204,6 +204,11 @@ def damage(folder, change):
         "UPDATE entries SET created_at = created_at + 1",
         "UPDATE entries SET expires_at = NULL",
         "UPDATE entries SET expires_at = 'never'",
+        "UPDATE entries SET sliding = 100.0",
+        "UPDATE entries SET sliding = 'x'",
+        "UPDATE entries SET kind = 'static'",
+        "UPDATE entries SET cost = '{}'",
+        "UPDATE entries SET payload_digest = x'00'",
         "UPDATE entries SET version = version + 1",
         "UPDATE entries SET tags = 'x'",
         "UPDATE entries SET tags = '5'",
@@ -656,8 +661,9 @@ def test_opening_does_not_read_the_entries(tmp_path):
     database = store._database
     database.execute("BEGIN")
     database.executemany(
-        "INSERT INTO entries (scope, key, version, codec, created_at, tags, used, size, checksum, payload)"
-        " VALUES (x'', ?, ?, 'text', 0.0, '[]', ?, 200, x'', ?)",
+        "INSERT INTO entries (scope, key, version, codec, created_at, tags, kind, cost, rank, size, counted,"
+        " payload_digest, checksum, payload)"
+        " VALUES (x'', ?, ?, 'text', 0.0, '[]', '', '', ?, 200, 405, x'', x'', ?)",
         ((f"k{i}".encode(), i, i, record.payload) for i in range(n)),
     )
     database.execute("COMMIT")

@@ -39,16 +39,17 @@ class SharedDatabase:
 
     Args:
         folder: where to keep the files; made with mode 0700, the files with 0600.
+        mutex: held by whichever thread uses the connection.
 
     Raises:
         StoreFormatError: the folder holds another program's database, or a later version's.
         StoreError: the folder or the database can't be made or opened.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    def __init__(self, folder: str | os.PathLike[str], mutex: RLock) -> None:
         self.folder = Path(folder)
         self.path = self.folder / "cache.sqlite3"
-        self._mutex = RLock()
+        self._mutex = mutex
         self._database: sqlite3.Connection | None = None
         self._closed = False
         self._swept = False
@@ -108,6 +109,9 @@ class SharedDatabase:
 
     # For subclasses
 
+    def _opened(self, db: sqlite3.Connection) -> None:
+        """Do what is to be done with every new connection."""
+
     def _before_closing(self) -> None:
         """Write what is still to be written."""
 
@@ -152,9 +156,9 @@ class SharedDatabase:
     def _connected(self) -> sqlite3.Connection:
         if self._database is None:
             with self._locks.held(OPENING):
-                self._database, aside = open_database(self.path)
+                self._database, aside, replaced = open_database(self.path)
                 self._inode = self.path.stat().st_ino
-                if aside is not None:
+                if replaced:
                     self._mark.change()  # whoever has the old one open should look for the new one at once
             self._generation += 1
             self._verified_mark = -1
@@ -162,7 +166,8 @@ class SharedDatabase:
                 delete_orphans(self._database, self._blobs)
                 self._swept = True
             if aside is not None:
-                self._warn_set_aside(aside, "its header is not a database's")
+                self._warn_set_aside(aside, "found at opening")
+            self._opened(self._database)
         return self._database
 
     def _open_folder(self) -> None:

@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from threading import RLock
 
 from axolotl_cache.errors import StoreError
 from axolotl_cache.stores import rows
-from axolotl_cache.stores.base import Departure, Record
+from axolotl_cache.stores.base import Departure, Record, Stamp, entry_bytes
 from axolotl_cache.stores.blobs import LARGE_BYTES
+from axolotl_cache.stores.moved_dates import MovedDates
+from axolotl_cache.stores.policies import LruPolicy, Policy
+from axolotl_cache.stores.ranks import Ranks
 from axolotl_cache.stores.rows import Gone, to_bytes, to_text
 from axolotl_cache.stores.shared_database import UNSTORED, SharedDatabase
 from axolotl_cache.stores.sweep import check, delete_files
@@ -28,25 +33,39 @@ class SqliteStore(SharedDatabase):
         folder: where to keep the files; made with mode 0700, the files with 0600.
         capacity: most entries in the file, of all scopes together; what is above it at opening goes.
         scope: entries of another scope are not seen: the digest of a namespace, or nothing.
+        policy: who goes first; its own, shared with nobody. None: `lru`.
+        max_bytes: most bytes in the file, as `entry_bytes` counts them, of all scopes together; None is no
+            bound. The files can be larger: SQLite keeps pages that it does not need now, and has a log.
 
     Raises:
         StoreFormatError: the folder holds another program's database, or a later version's.
         StoreError: the folder or the database can't be made or opened.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], capacity: int, *, scope: bytes = b"") -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        capacity: int,
+        *,
+        scope: bytes = b"",
+        policy: Policy | None = None,
+        max_bytes: int | None = None,
+    ) -> None:
         self.capacity = capacity
+        self.max_bytes = max_bytes
         self.damaged = 0
         self._scope = scope
-        self._touched: dict[str, None] = {}
-        super().__init__(folder)
-        self._run(self._settle)
+        self._mutex = RLock()
+        policy = LruPolicy() if policy is None else policy
+        self._ranks = Ranks(policy, scope, capacity, max_bytes, self._mutex)
+        self._moved = MovedDates()
+        super().__init__(folder, self._mutex)
 
     # Reading
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of all payloads of this scope."""
+        """Bytes of this scope, as `entry_bytes` counts them."""
         return self._run(lambda db: rows.totals(db, self._scope))[1]
 
     def __len__(self) -> int:
@@ -58,7 +77,20 @@ class SqliteStore(SharedDatabase):
 
     def version(self, key: str) -> int | None:
         """Return the version stored now. Cost: 5 us."""
-        return self._run(lambda db: rows.select_version(db, self._scope, to_bytes(key)))
+        stamp = self.stamp(key)
+        return None if stamp is None else stamp.version
+
+    def stamp(self, key: str) -> Stamp | None:
+        """Return version and expiry as they are now. Cost: 5 us."""
+
+        def read(db: sqlite3.Connection) -> Stamp | None:
+            stamp = rows.select_stamp(db, self._scope, to_bytes(key))
+            moved = None if stamp is None else self._moved.of(key, stamp.version)
+            if stamp is not None and moved is not None:
+                return Stamp(stamp.version, moved)
+            return stamp
+
+        return self._run(read)
 
     def removed_at(self, key: str) -> float | None:
         """When `key` was last removed on purpose, by any process, if that is recent."""
@@ -72,13 +104,13 @@ class SqliteStore(SharedDatabase):
         return self._run(read)
 
     def keys(self) -> list[str]:
-        """Return all keys of this scope, least recently used first."""
+        """Return all keys of this scope, the lowest rank first."""
 
         def read(db: sqlite3.Connection) -> list[str]:
             # A disk that takes no writes has its keys in an older order, and has them still.
             with suppress(sqlite3.OperationalError):
-                self._flush_touches_alone(db)
-            found = db.execute("SELECT key FROM entries WHERE scope = ? ORDER BY used", (self._scope,))
+                self._write_notes(db)
+            found = db.execute("SELECT key FROM entries WHERE scope = ? ORDER BY rank, id", (self._scope,))
             return [to_text(row[0]) for row in found.fetchall()]
 
         return self._run(read)
@@ -87,17 +119,31 @@ class SqliteStore(SharedDatabase):
 
     def touch(self, key: str) -> None:
         """Note that `key` was used just now; reaches the file with the next write, or at `close`."""
-        touched = self._touched
-        touched.pop(key, None)
-        touched[key] = None
-        if len(touched) > 2 * self.capacity:  # a process that only reads never writes them down
-            self._touched = dict.fromkeys(list(touched)[-self.capacity :])
+        self._ranks.touch(key)
+
+    def postpone(self, key: str, record: Record, expires_at: float) -> None:
+        """Let `record`, a copy of what is stored under `key`, expire at `expires_at` instead.
+
+        Reaches the file with the next write, at `close`, or now if the file is behind by more than half of
+        `sliding_seconds`.
+        """
+
+        def note(db: sqlite3.Connection) -> None:
+            if self._moved.note(key, record, expires_at):
+                self._write_notes(db)
+
+        self._run(note)
 
     def put(self, key: str, record: Record, now: float) -> list[Departure]:
         """Store under `key`, in place of what was there; return what had to go.
 
         Cost: about 50 us for 2 KB, 10 ms for 5 MB. Once it has returned, `kill -9` does not undo it.
         """
+        if self.max_bytes is not None and entry_bytes(key, record) > self.max_bytes:
+            self._delete_by(
+                lambda db: self._ranks.delete(db, "scope = ? AND key = ?", (self._scope, to_bytes(key)))
+            )
+            return [Departure(key, "too large")]
         large = len(record.payload) > LARGE_BYTES
         if large:
             try:
@@ -118,10 +164,8 @@ class SqliteStore(SharedDatabase):
         """Remove `key` if it still has that version."""
 
         def write(db: sqlite3.Connection) -> list[Gone]:
-            with self._transaction(db):
-                return rows.delete(
-                    db, "scope = ? AND key = ? AND version = ?", (self._scope, to_bytes(key), version)
-                )
+            where = "scope = ? AND key = ? AND version = ?"
+            return self._ranks.delete(db, where, (self._scope, to_bytes(key), version))
 
         return bool(self._delete_by(write))
 
@@ -145,14 +189,13 @@ class SqliteStore(SharedDatabase):
         where = " AND ".join(conditions)
 
         def write(db: sqlite3.Connection) -> list[Gone]:
-            with self._transaction(db):
-                if keys is None:
-                    gone = rows.delete(db, where, parameters)
-                else:
-                    gone = []
-                    for key in keys:
-                        gone += rows.delete(db, f"{where} AND key = ?", [*parameters, to_bytes(key)])
-                rows.remember_removed(db, self._scope, [row.key for row in gone], now)
+            if keys is None:
+                gone = self._ranks.delete(db, where, parameters)
+            else:
+                gone = []
+                for key in keys:
+                    gone += self._ranks.delete(db, f"{where} AND key = ?", [*parameters, to_bytes(key)])
+            rows.remember_removed(db, self._scope, [row.key for row in gone], now)
             return gone
 
         return self._delete_by(write)
@@ -161,34 +204,52 @@ class SqliteStore(SharedDatabase):
         """Remove everything expired, of this scope, and return its keys."""
 
         def write(db: sqlite3.Connection) -> list[Gone]:
-            if not db.execute(
-                "SELECT 1 FROM entries WHERE scope = ? AND expires_at <= ? LIMIT 1", (self._scope, now)
-            ).fetchone():
-                return []
-            with self._transaction(db):
-                return rows.delete(db, "scope = ? AND expires_at <= ?", (self._scope, now))
+            return self._ranks.delete(db, "scope = ? AND expires_at <= ?", (self._scope, now))
 
-        return self._delete_by(write)
+        def is_due(db: sqlite3.Connection) -> bool:
+            found = db.execute(
+                "SELECT 1 FROM entries WHERE scope = ? AND expires_at <= ? LIMIT 1", (self._scope, now)
+            )
+            return found.fetchone() is not None
+
+        return self._delete_by(write) if self._run(is_due) else []
 
     def check_invariants(self) -> None:
         """Raise AssertionError where totals, tags and files disagree with the entries; for tests."""
-        self._run(lambda db: check(db, self._blobs, self.capacity))
+        self._run(lambda db: check(db, self._blobs, self.capacity, self.max_bytes))
 
     # Inside
 
+    def _opened(self, db: sqlite3.Connection) -> None:
+        """Come down to the bounds, should the file hold more, and to this policy's ranks."""
+        gone: list[Gone] = []
+        if not self._ranks.are_in(db) or self._ranks.is_over(db):
+            with self._writing(db):
+                if not self._ranks.are_in(db):
+                    self._ranks.convert(db)
+                # No clock is known here, so by rank alone: 0 is before every expiry.
+                _, gone = self._ranks.trim(db, 0.0, spare="")
+        delete_files(self._blobs, gone)
+
     def _before_closing(self) -> None:
-        self._run(self._flush_touches_alone)
+        self._run(self._write_notes)
 
     def _in_forked_child(self) -> None:
-        self._touched = {}
+        self._ranks.forget_uses()
+        self._moved.clear()
 
-    def _settle(self, db: sqlite3.Connection) -> None:
-        """At opening: come down to the capacity, should the file hold more."""
-        if rows.entries_held(db) > self.capacity:
-            with self._transaction(db):
-                # No clock is known here, so by recency alone: 0 is before every expiry.
-                _, gone = self._trim(db, 0.0)
-            delete_files(self._blobs, gone)
+    @contextmanager
+    def _writing(self, db: sqlite3.Connection) -> Iterator[None]:
+        """Write as one, and first of all the dates that uses have moved."""
+        with self._transaction(db):
+            self._moved.write(db, self._scope)
+            yield
+        self._moved.clear()
+
+    def _write_notes(self, db: sqlite3.Connection) -> None:
+        if self._moved or self._ranks.has_news():
+            with self._writing(db):
+                self._ranks.write(db)
 
     def _read(self, db: sqlite3.Connection, key: str) -> Record | None:
         raw_key = to_bytes(key)
@@ -201,55 +262,37 @@ class SqliteStore(SharedDatabase):
                 self._scope, raw_key, self._blobs.read(row.version) if in_file else row.payload
             )
             if record is not None:
-                return record
-            if in_file and rows.select_version(db, self._scope, raw_key) != row.version:
+                self._ranks.found(key, row.rank)
+                moved = self._moved.of(key, record.version)
+                return record if moved is None else replace(record, expires_at=moved)
+            stamp = rows.select_stamp(db, self._scope, raw_key)
+            if in_file and (stamp is None or stamp.version != row.version):
                 continue  # another process stored a new value, and deleted the old one's file meanwhile
-            with self._transaction(db):
-                rows.delete(db, "scope = ? AND key = ? AND version = ?", (self._scope, raw_key, row.version))
-            delete_files(self._blobs, [Gone(self._scope, raw_key, row.version, row.size)])
+            with self._writing(db):
+                where = "scope = ? AND key = ? AND version = ?"
+                gone = self._ranks.delete(db, where, (self._scope, raw_key, row.version))
+            delete_files(self._blobs, gone)
             self.damaged += 1
             return None
 
     def _write(
         self, db: sqlite3.Connection, key: str, record: Record, now: float
     ) -> tuple[list[Departure], list[Gone]]:
-        with self._transaction(db):
-            self._flush_touches(db)
-            old = rows.upsert(db, self._scope, to_bytes(key), record)
-            departed, gone = self._trim(db, now)
+        with self._writing(db):
+            old = rows.upsert(db, self._scope, to_bytes(key), record, rank=0)
+            self._ranks.write(db, added=key)
+            departed, gone = self._ranks.trim(db, now, spare=key)
             if len(record.payload) > LARGE_BYTES:
                 self._blobs.publish(record.version)
         return departed, gone if old is None else [*gone, old]
 
-    def _trim(self, db: sqlite3.Connection, now: float) -> tuple[list[Departure], list[Gone]]:
-        """Keep to the capacity: everything expired first, then the least recently used."""
-        if rows.entries_held(db) <= self.capacity:
-            return [], []
-        expired = rows.delete(db, "expires_at <= ?", (now,))
-        excess = max(0, rows.entries_held(db) - self.capacity)
-        evicted = rows.delete(db, "id IN (SELECT id FROM entries ORDER BY used LIMIT ?)", (excess,))
-        # What another scope lost is nobody's business here, but for its files.
-        departed = [Departure(to_text(row.key), "expired") for row in expired if row.scope == self._scope]
-        departed += [Departure(to_text(row.key), "evicted") for row in evicted if row.scope == self._scope]
-        return departed, expired + evicted
-
     def _delete_by(self, write: Callable[[sqlite3.Connection], list[Gone]]) -> list[str]:
-        """Delete rows by `write`, then their files, and return their keys."""
-        gone = self._run(write)
+        """Delete rows by `write`, as one, then their files, and return their keys."""
+
+        def work(db: sqlite3.Connection) -> list[Gone]:
+            with self._writing(db):
+                return write(db)
+
+        gone = self._run(work)
         delete_files(self._blobs, gone)
         return [to_text(row.key) for row in gone]
-
-    def _flush_touches(self, db: sqlite3.Connection) -> None:
-        if not self._touched:
-            return
-        touched, self._touched = list(self._touched), {}
-        (last,) = db.execute("SELECT coalesce(max(used), 0) FROM entries").fetchone()
-        db.executemany(
-            "UPDATE entries SET used = ? WHERE scope = ? AND key = ?",
-            [(last + 1 + n, self._scope, to_bytes(key)) for n, key in enumerate(touched)],
-        )
-
-    def _flush_touches_alone(self, db: sqlite3.Connection) -> None:
-        if self._touched:
-            with self._transaction(db):
-                self._flush_touches(db)

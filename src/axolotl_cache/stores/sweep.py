@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from axolotl_cache.stores.blobs import LARGE_BYTES, BlobFolder
-from axolotl_cache.stores.rows import Gone, entries_held
+from axolotl_cache.stores.rows import Gone, held
 
 
 def delete_orphans(db: sqlite3.Connection, blobs: BlobFolder) -> None:
@@ -36,24 +36,27 @@ def delete_files(blobs: BlobFolder, gone: Iterable[Gone]) -> None:
                 blobs.delete(row.version)
 
 
-def check(db: sqlite3.Connection, blobs: BlobFolder, capacity: int) -> None:
+def check(db: sqlite3.Connection, blobs: BlobFolder, capacity: int, max_bytes: int | None) -> None:
     """Raise AssertionError where totals, tags and files disagree with the entries; for tests."""
+    entries, counted = held(db)
 
     def one(statement: str) -> object:
         return db.execute(statement).fetchone()[0]
 
     facts = {
         "SQLite finds damage": one("PRAGMA integrity_check") == "ok",
-        "more entries than the capacity": entries_held(db) <= capacity,
+        "more entries than the capacity": entries <= capacity,
+        "more bytes than max_bytes": max_bytes is None or counted <= max_bytes,
         "totals are off": one(
             "SELECT count(*) FROM"
-            " (SELECT scope, count(*) AS n, sum(size) AS b FROM entries GROUP BY scope) e"
+            " (SELECT scope, count(*) AS n, sum(counted) AS b FROM entries GROUP BY scope) e"
             " JOIN totals t ON t.scope = e.scope WHERE t.entries != e.n OR t.bytes != e.b"
         )
         == 0
-        and entries_held(db) == one("SELECT count(*) FROM entries"),
+        and entries == one("SELECT count(*) FROM entries"),
         "tags of no entry": one("SELECT count(*) FROM tags WHERE entry NOT IN (SELECT id FROM entries)") == 0,
-        "two entries of one recency": one("SELECT count(*) - count(DISTINCT used) FROM entries") == 0,
+        "ranks above what was given": one("SELECT scale FROM ranking") != "lru"
+        or one("SELECT count(*) FROM entries WHERE rank > (SELECT uses FROM ranking)") == 0,
         "files and rows differ": set(blobs.versions()) == _versions_in_files(db),
     }
     wrong = [what for what, holds in facts.items() if not holds]
