@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from itertools import islice
 from random import Random
 
 from axolotl_cache.stores.policies import RankedKeys
@@ -12,8 +13,10 @@ _PROBATION, _WINDOW, _PROTECTED = 0, 1, 2
 _SEGMENT_BITS = 40
 """Below the segment, a rank is the number of the use: 2**40 uses are 12 days at one a microsecond."""
 
-SAMPLE_PER_ENTRY = 10
-"""Uses per entry after which counts are halved, and the window moves."""
+_HALVE_PER_ENTRY = 10
+"""Uses per entry after which the sketch's counts are halved."""
+_CLIMB_PER_ENTRY = 5
+"""Uses per entry after which the window moves."""
 _LEAST_SAMPLE = 160
 _LEAST_WINDOW, _MOST_WINDOW = 0.01, 0.8
 _PROTECTED_SHARE = 0.8
@@ -33,7 +36,7 @@ class AdaptivePolicy(RankedKeys):
     falls out of that is on probation again.
 
     So one-time keys pass through the window and push nothing out. How large the window should be depends on
-    the workload: every 10 uses per entry its share takes a step, on in the same direction if the hit rate
+    the workload: every 5 uses per entry its share takes a step, on in the same direction if the hit rate
     rose and back if it fell; steps shrink until the hit rate changes by 5 points.
 
     A candidate that is seen exactly as often as what it meets goes, but for one in 128, by chance: else keys
@@ -47,7 +50,7 @@ class AdaptivePolicy(RankedKeys):
 
     Source: Einziger, Friedman and Manes, TinyLFU: a highly efficient cache admission policy, 2017;
     Einziger, Eytan, Friedman and Manes, Adaptive software cache management, 2018 (the climbing window);
-    Caffeine's documentation of its efficiency (the constants).
+    Caffeine's documentation of its efficiency (the constants, but for the 5, which is 10 there).
     """
 
     scale = "adaptive"
@@ -60,8 +63,9 @@ class AdaptivePolicy(RankedKeys):
         self._candidate: str | None = None
         self._window_share = _LEAST_WINDOW
         self._step = _FIRST_STEP
-        self._hits = self._misses = 0
-        self._hit_rate = 0.0
+        self._hits = self._misses = self._counted = 0
+        self._hit_rate: float | None = None
+        self._is_full = False
 
     @property
     def window_share(self) -> float:
@@ -112,6 +116,7 @@ class AdaptivePolicy(RankedKeys):
     def judge(self, lowest: str) -> str:
         """Return the candidate if it was seen no more often than `lowest`, and else `lowest`."""
         candidate, self._candidate = self._candidate, None
+        self._is_full = True
         if candidate is None or candidate not in self._segments[_PROBATION]:
             return lowest
         ahead = self._sketch.count(candidate) - self._sketch.count(lowest)
@@ -121,21 +126,33 @@ class AdaptivePolicy(RankedKeys):
 
     def _seen(self, key: str) -> None:
         self._sketch.add(key)
-        if self._hits + self._misses >= max(_LEAST_SAMPLE, SAMPLE_PER_ENTRY * len(self._ranks)):
+        self._counted += 1
+        entries = len(self._ranks)
+        if self._counted >= max(_LEAST_SAMPLE, _HALVE_PER_ENTRY * entries):
             self._sketch.halve()
-            self._climb()
+            self._counted = 0
+        if self._hits + self._misses >= max(_LEAST_SAMPLE, _CLIMB_PER_ENTRY * entries):
+            if self._is_full:  # while nothing has to go, the window's share makes no difference
+                self._climb()
+            self._hits = self._misses = 0
+            self._is_full = False
 
     def _climb(self) -> None:
         """Move the window's share on if the hit rate rose, and back if it fell."""
-        hit_rate = self._hits / (self._hits + self._misses)
-        change, self._hit_rate = hit_rate - self._hit_rate, hit_rate
-        self._hits = self._misses = 0
+        before, self._hit_rate = self._hit_rate, self._hits / (self._hits + self._misses)
+        if before is None:  # nothing to compare with yet
+            return
+        change = self._hit_rate - before
         step = self._step if change >= 0 else -self._step
         self._window_share = min(_MOST_WINDOW, max(_LEAST_WINDOW, self._window_share + step))
         if abs(change) >= _RESTART:
             self._step = _FIRST_STEP if step > 0 else -_FIRST_STEP
         else:
             self._step = step * _DECAY
+        # A window that has grown is filled from probation: left to newcomers, those there would go unjudged.
+        probation, window, _ = self._segments
+        for key in list(islice(probation, max(0, self._window_most() - len(window)))):
+            self._place(key, _WINDOW)
 
     def _place(self, key: str, segment: int) -> None:
         """Put `key` at the young end of a segment, wherever it was."""
@@ -148,10 +165,13 @@ class AdaptivePolicy(RankedKeys):
     def _balance(self) -> None:
         """Let the oldest of a segment that is too full go on probation."""
         _, window, protected = self._segments
-        window_most = max(1, int(self._window_share * len(self._ranks)))
+        window_most = self._window_most()
         while len(window) > window_most:
             self._candidate = next(iter(window))
             self._place(self._candidate, _PROBATION)
         protected_most = int(_PROTECTED_SHARE * (len(self._ranks) - window_most))
         while len(protected) > protected_most:
             self._place(next(iter(protected)), _PROBATION)
+
+    def _window_most(self) -> int:
+        return max(1, int(self._window_share * len(self._ranks)))
