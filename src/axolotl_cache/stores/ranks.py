@@ -11,7 +11,7 @@ from axolotl_cache.stores.base import Departure
 from axolotl_cache.stores.policies import Policy
 from axolotl_cache.stores.rows import Gone, to_bytes, to_text
 
-_USES_AT_ONCE = 1024
+_USES_AT_ONCE = 256
 _MOST_USES = 65_536
 
 
@@ -77,7 +77,10 @@ class Ranks:
         db.execute("UPDATE ranking SET scale = ?, uses = ?", (self._policy.scale, len(ids)))
 
     def write(self, db: sqlite3.Connection, added: str | None = None) -> None:
-        """Write down what was used, and that `added` was stored. In a transaction, the row being there."""
+        """Write down what was used, and the ranks that change because `added` is stored. In a transaction.
+
+        The rank of `added` itself, which may have no row yet, is `rank` then.
+        """
         (uses,) = db.execute("SELECT uses FROM ranking").fetchone()
         self._policy.uses = max(self._policy.uses, int(uses))
         self._tell_policy()
@@ -86,12 +89,17 @@ class Ranks:
         changes = self._policy.take_changes()
         db.executemany(
             "UPDATE entries SET rank = ? WHERE scope = ? AND key = ?",
-            [(rank, self._scope, to_bytes(key)) for key, rank in changes.items()],
+            [(rank, self._scope, to_bytes(key)) for key, rank in changes.items() if key != added],
         )
         db.execute("UPDATE ranking SET uses = ?", (self._policy.uses,))
         if len(self._policy) > 2 * self._capacity + 64:  # others' evictions are not told to the policy
             for key in self._policy.order()[: -self._capacity]:
-                self._policy.drop(key)
+                if key != added:
+                    self._policy.drop(key)
+
+    def rank(self, key: str) -> int:
+        """Return the rank of a key that was added."""
+        return self._policy.rank(key)
 
     def found(self, key: str, rank: int) -> None:
         """Note the rank of a row that was read."""
@@ -108,22 +116,24 @@ class Ranks:
 
     def is_over(self, db: sqlite3.Connection) -> bool:
         """Whether the file holds more than it may."""
-        entries, counted = rows.held(db)
-        return entries > self._capacity or (self._max_bytes is not None and counted > self._max_bytes)
+        return not self._fits(*rows.held(db))
 
     def trim(self, db: sqlite3.Connection, now: float, spare: str) -> tuple[list[Departure], list[Gone]]:
         """Keep to the bounds: everything expired first, then whoever the policy names, but not `spare`.
 
         In a transaction. Cost: 5 us if there is nothing to do, 30 us for each that goes.
         """
-        if not self.is_over(db):
+        entries, counted = rows.held(db)
+        if self._fits(entries, counted):
             return [], []
         expired = self.delete(db, "expires_at <= ?", (now,))
+        if expired:
+            entries, counted = rows.held(db)
         # All but the last of a great many by rank alone: that is one statement.
-        many = max(0, rows.held(db)[0] - self._capacity - 1)
+        many = max(0, entries - self._capacity - 1)
         where = "id IN (SELECT id FROM entries WHERE NOT (scope = ? AND key = ?) ORDER BY rank, id LIMIT ?)"
         evicted = self.delete(db, where, (self._scope, to_bytes(spare), many)) if many else []
-        while self.is_over(db):
+        while not self._fits(entries, counted):
             victim = self._victim(db, spare)
             if victim is None:
                 break
@@ -131,10 +141,14 @@ class Ranks:
             if not gone:  # another process has evicted it
                 self._policy.drop(to_text(victim[1]))
             evicted += gone
+            entries, counted = rows.held(db)
         # What another scope lost is nobody's business here, but for its files.
         departed = [Departure(to_text(row.key), "expired") for row in expired if row.scope == self._scope]
         departed += [Departure(to_text(row.key), "evicted") for row in evicted if row.scope == self._scope]
         return departed, expired + evicted
+
+    def _fits(self, entries: int, counted: int) -> bool:
+        return entries <= self._capacity and (self._max_bytes is None or counted <= self._max_bytes)
 
     def _victim(self, db: sqlite3.Connection, spare: str) -> tuple[bytes, bytes] | None:
         """Return scope and key of who goes first; None if there is nobody but `spare`."""

@@ -279,8 +279,8 @@ class SqliteStore(SharedDatabase):
         self, db: sqlite3.Connection, key: str, record: Record, now: float
     ) -> tuple[list[Departure], list[Gone]]:
         with self._writing(db):
-            old = rows.upsert(db, self._scope, to_bytes(key), record, rank=0)
             self._ranks.write(db, added=key)
+            old = rows.upsert(db, self._scope, to_bytes(key), record, rank=self._ranks.rank(key))
             departed, gone = self._ranks.trim(db, now, spare=key)
             if len(record.payload) > LARGE_BYTES:
                 self._blobs.publish(record.version)
