@@ -146,5 +146,8 @@ def open_response_cache(
         own = settings.inference.persistence_path
         path = Path(own).expanduser() if own else cache_home() / "responses"
     return SmartInferenceCache(
-        capacity=entries, timeout=settings.inference.entry_timeout, persistence_path=path
+        capacity=entries,
+        timeout=settings.inference.entry_timeout,
+        persistence_path=path,
+        policy=settings.inference.cache_policy,
     )

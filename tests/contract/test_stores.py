@@ -4,28 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
 
-from axolotl_cache.stores import Departure, MemoryStore, Record, SharedStore, SqliteStore, Store
+from axolotl_cache.stores import (
+    OVERHEAD_BYTES,
+    Departure,
+    MemoryStore,
+    Record,
+    SharedStore,
+    SqliteStore,
+    Store,
+    entry_bytes,
+    make_policy,
+)
+from axolotl_cache.stores.base import Stamp
 
 LARGE = 300_000
 NOW = 1_700_000_000.0
 
-STORES: dict[str, Callable[[Path, int], Store]] = {
-    "memory": lambda folder, capacity: MemoryStore(capacity),
-    "sqlite": lambda folder, capacity: SqliteStore(folder, capacity),
+STORES: dict[str, Callable[..., Store]] = {
+    "memory": lambda folder, capacity, **options: MemoryStore(capacity, **options),
+    "sqlite": SqliteStore,
 }
-SHARED: dict[str, Callable[[Path, int], SharedStore]] = {
-    "sqlite": lambda folder, capacity: SqliteStore(folder, capacity),
-}
+SHARED: dict[str, Callable[..., SharedStore]] = {"sqlite": SqliteStore}
 
 
-def factory_of(make: Callable[[Path, int], Store], folder: Path) -> Iterator[Callable[..., Store]]:
+def factory_of(make: Callable[..., Store], folder: Path) -> Iterator[Callable[..., Store]]:
     made: list[Store] = []
 
-    def factory(capacity: int = 10) -> Store:
-        made.append(make(folder / str(len(made)), capacity))
+    def factory(capacity: int = 10, **options) -> Store:
+        made.append(make(folder / str(len(made)), capacity, **options))
         return made[-1]
 
     yield factory
@@ -52,7 +62,16 @@ def record(
 
 def test_what_is_put_comes_back_whole(make):
     store = make()
-    put = Record(bytes(range(256)), "any name", NOW, NOW + 0.1, ("a", "b"))
+    put = Record(
+        bytes(range(256)),
+        "any name",
+        NOW,
+        NOW + 0.1,
+        ("a", "b"),
+        sliding_seconds=0.1,
+        kind="k",
+        cost='{"a":1}',
+    )
     assert store.put("k", put, NOW) == []
     assert store.get("k") == put
     assert store.version("k") == put.version
@@ -66,7 +85,7 @@ def test_every_size_comes_back(make, size):
     payload = b"\x00\xff" * (size // 2) + b"z" * (size % 2)
     store.put("k", Record(payload, "b", NOW), NOW)
     assert store.get("k").payload == payload
-    assert store.size_bytes == size
+    assert store.size_bytes == OVERHEAD_BYTES + len("k") + size
 
 
 @pytest.mark.parametrize(
@@ -92,7 +111,7 @@ def test_a_later_put_replaces(make):
     store.put("k", second, NOW)
     assert store.get("k") == second
     assert len(store) == 1
-    assert store.size_bytes == len(second.payload)
+    assert store.size_bytes == entry_bytes("k", second)
     assert store.remove(NOW, tag="t") == []
 
 
@@ -197,6 +216,190 @@ def test_its_own_changes_do_not_change_the_generation(make_shared):
         store.put(key, record(), NOW)
     store.remove(NOW)
     assert store.generation() == before
+
+
+def test_an_entry_counts_with_all_that_it_says():
+    put = Record(b"12345", "text", NOW, None, ("ab", "ü"), kind="static", cost="{}")
+    assert entry_bytes("ключ", put) == 200 + 5 + 8 + 2 + 2 + 6 + 2
+
+
+def test_the_bytes_are_bounded_and_the_least_recently_used_goes(make):
+    store = make(100, max_bytes=3 * 1201)
+    for key in "abc":
+        assert store.put(key, record("x" * 1000), NOW) == []
+    store.touch("a")
+    assert store.put("d", record("x" * 1000), NOW) == [Departure("b", "evicted")]
+    assert store.put("e", record("x" * 2000), NOW) == [Departure("c", "evicted"), Departure("a", "evicted")]
+    assert store.size_bytes <= store.max_bytes
+    assert store.put("d", record("y" * 1201), NOW) == [], "what it replaces makes room first"
+    assert store.put("d", record("y" * 1202), NOW) == [Departure("e", "evicted")]
+    assert store.keys() == ["d"]
+
+
+def test_without_a_bound_of_bytes_there_is_none(make):
+    # the control of the test above
+    store = make(100)
+    for key in "abcde":
+        assert store.put(key, record("x" * LARGE), NOW) == []
+    assert len(store) == 5
+
+
+def test_what_is_too_large_by_itself_is_not_kept_and_takes_the_old_value_with_it(make):
+    store = make(100, max_bytes=5 * LARGE)
+    store.put("other", record(), NOW)
+    store.put("k", record("old"), NOW)
+    largest = 5 * LARGE - OVERHEAD_BYTES - len("k")
+    assert store.put("k", record("x" * (largest + 1)), NOW) == [Departure("k", "too large")]
+    assert store.keys() == ["other"]
+    assert store.put("k", record("x" * largest), NOW) == [Departure("other", "evicted")]
+    assert store.keys() == ["k"]
+
+
+def test_what_has_expired_goes_before_what_is_used_for_bytes_too(make):
+    store = make(100, max_bytes=2 * 1201)
+    store.put("a", record("x" * 1000), NOW)
+    store.put("b", record("x" * 1000, ttl=5), NOW)
+    assert store.put("c", record("x" * 1000), NOW + 5) == [Departure("b", "expired")]
+
+
+def sliding(seconds: float = 100) -> Record:
+    return Record(b"x", "text", NOW, NOW + seconds, sliding_seconds=seconds)
+
+
+def test_a_postponed_expiry_is_the_one_that_counts(make):
+    store, put = make(2), sliding()
+    store.put("k", put, NOW)
+    store.postpone("k", put, NOW + 130)
+    assert store.get("k").expires_at == NOW + 130
+    assert store.expire(NOW + 129) == []
+    store.put("l", record(), NOW)
+    assert store.put("m", record(), NOW + 129) == [Departure("k", "evicted")], "not expired"
+    store.put("k", put, NOW)
+    store.postpone("k", put, NOW + 130)
+    assert store.expire(NOW + 130) == ["k"]
+
+
+def test_a_record_that_was_replaced_is_not_postponed(make):
+    store, old = make(), sliding()
+    store.put("k", old, NOW)
+    store.put("k", sliding(), NOW)
+    store.postpone("k", old, NOW + 1000)
+    store.postpone("never there", old, NOW + 1000)
+    assert store.get("k").expires_at == NOW + 100
+    assert store.expire(NOW + 100) == ["k"]
+
+
+@pytest.mark.parametrize("kind", SHARED)
+def test_a_postponed_expiry_is_written_at_half_its_time_or_with_the_next_write(kind, tmp_path):
+    store, other, put = SHARED[kind](tmp_path, 10), SHARED[kind](tmp_path, 10), sliding()
+    store.put("k", put, NOW)
+
+    def told() -> float:
+        return other.stamp("k").expires_at - NOW - 100
+
+    for later in (20, 50):
+        store.postpone("k", put, NOW + 100 + later)
+        assert told() == 0
+        assert store.stamp("k") == Stamp(put.version, NOW + 100 + later)
+    store.postpone("k", put, NOW + 151)
+    assert told() == 51
+    store.postpone("k", store.get("k"), NOW + 160)
+    assert told() == 51
+    store.put("l", record(), NOW)
+    assert told() == 60
+    assert other.get("k").expires_at == NOW + 160, "its checksum moved with it"
+    store.postpone("k", store.get("k"), NOW + 170)
+    store.close()
+    assert told() == 70
+    other.close()
+
+
+@pytest.mark.parametrize("policy", ["lru", "lfu", "adaptive"])
+def test_every_policy_keeps_to_the_bounds_and_knows_whom_it_keeps(make, policy):
+    store = make(20, policy=make_policy(policy, 20, Random(1)), max_bytes=20 * 300)
+    rnd, departed, stored = Random(3), [], 0
+    for _ in range(400):
+        key = f"k{int(rnd.expovariate(0.03))}"
+        if store.get(key) is None:
+            departed += store.put(key, record("x" * rnd.randrange(200)), NOW)
+            stored += 1
+        else:
+            store.touch(key)
+        assert len(store) <= 20
+        assert store.get(key) is not None, "what was just stored is there"
+    assert len(store) == stored - len(departed)
+    assert {reason for _, reason in departed} == {"evicted"}
+    assert len(set(store.keys())) == len(store)
+
+
+@pytest.mark.parametrize(("policy", "kept"), [("lru", 0), ("lfu", 10), ("adaptive", 10)])
+def test_a_scan_leaves_the_hot_to_those_who_count(make, policy, kept):
+    store = make(20, policy=make_policy(policy, 20, Random(1)))
+    hot = [f"hot{n}" for n in range(10)]
+    for key in hot * 10:
+        if store.get(key) is None:
+            store.put(key, record(), NOW)
+        store.touch(key)
+    for n in range(60):
+        store.put(f"once{n}", record(), NOW)
+    assert sum(store.get(key) is not None for key in hot) >= kept * 0.9
+    if not kept:
+        assert all(store.get(key) is None for key in hot)
+
+
+@pytest.mark.parametrize("policy", ["lru", "lfu", "adaptive"])
+def test_memory_and_disk_evict_the_same(policy, tmp_path):
+    def make():
+        return make_policy(policy, 20, Random(1))
+
+    memory, disk = MemoryStore(20, policy=make()), SqliteStore(tmp_path, 20, policy=make())
+    rnd = Random(4)
+    for _ in range(1000):
+        key = f"k{int(rnd.expovariate(0.03))}"
+        if memory.get(key) is None:
+            put = record()
+            assert memory.put(key, put, NOW) == disk.put(key, put, NOW)
+        else:
+            memory.touch(key)
+            disk.touch(key)
+    assert memory.keys() == disk.keys()
+    disk.close()
+
+
+@pytest.mark.parametrize("policy", ["lfu", "adaptive"])
+def test_what_was_learnt_outlives_the_process(policy, tmp_path):
+    def opened():
+        return SqliteStore(tmp_path, 20, policy=make_policy(policy, 20, Random(1)))
+
+    store = opened()
+    for key in [f"hot{n}" for n in range(10)] * 5:
+        if store.get(key) is None:
+            store.put(key, record(), NOW)
+        store.touch(key)
+    store.close()
+    store = opened()
+    for n in range(60):
+        store.put(f"once{n}", record(), NOW)
+    kept = [key for key in store.keys() if key.startswith("hot")]  # noqa: SIM118 - a store is no dict
+    assert len(kept) >= 7
+    store.close()
+
+
+def test_another_policy_takes_the_order_over(tmp_path):
+    def opened(policy: str, capacity: int = 5) -> SqliteStore:
+        return SqliteStore(tmp_path, capacity, policy=make_policy(policy, capacity, Random(1)))
+
+    store = opened("lru")
+    for key in "abcde":
+        store.put(key, record(), NOW)
+    store.close()
+    for policy, capacity in [("lfu", 5), ("adaptive", 5), ("lfu", 500), ("lru", 5)]:
+        store = opened(policy, capacity)
+        assert store.keys() == list("abcde"), policy
+        store.close()
+    store = opened("lfu")
+    assert store.put("f", record(), NOW) == [Departure("a", "evicted")]
+    store.close()
 
 
 @pytest.mark.parametrize("kind", STORES)

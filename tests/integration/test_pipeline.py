@@ -358,6 +358,16 @@ def test_the_share_of_memory_is_for_reuse_and_running_requests_together(loaded, 
     off.close()
 
 
+@pytest.mark.parametrize("policy", ["lru", "lfu", "adaptive"])
+def test_the_yaml_says_what_the_response_cache_evicts_first(policy, tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text(f"base_model: x\ninference_settings: {{cache_policy: {policy}}}\n")
+    with assembly.open_response_cache(load_settings(path, environ={})) as cache:
+        stores = (cache._tiers._memory._policy, cache._tiers._disk._ranks._policy)
+        assert [store.scale.partition(" ")[0] for store in stores] == [policy] * 2
+        assert stores[0] is not stores[1]
+
+
 def test_without_system_prompts_the_templates_own_message_is_considered(pipeline):
     assert pipeline.precompute([], 128) == (0,)  # SmolLM2's own message is shorter than a block
 

@@ -409,8 +409,6 @@ def test_ttl_rules_are_validated_although_they_have_no_effect_yet(problems, key,
     ("written", "key"),
     [
         ("model_config: {cache_backend: redis}", "model_config.cache_backend"),
-        ("inference_settings: {cache_policy: lfu}", "inference_settings.cache_policy"),
-        ("inference_settings: {cache_policy: adaptive}", "inference_settings.cache_policy"),
         ("inference_settings: {semantic_matching: true}", "inference_settings.semantic_matching"),
         (
             "inference_settings: {semantic_matching: {max_error_rate: 0.02}}",
@@ -432,6 +430,8 @@ def test_what_is_not_built_yet_is_refused_and_not_ignored(problem, written, key)
     [
         "model_config: {cache_backend: memory}",
         "inference_settings: {cache_policy: lru}",
+        "inference_settings: {cache_policy: lfu}",
+        "inference_settings: {cache_policy: adaptive}",
         "inference_settings: {semantic_matching: false}",
         "inference_settings: {semantic_matching: false, max_error_rate: 0.02}",
         "inference_settings: {ttl_rules: {}}",

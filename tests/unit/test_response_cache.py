@@ -112,7 +112,7 @@ def test_the_least_recently_used_goes(make):
     cache["d"] = "d"
     assert list(cache) == ["c", "a", "d"]
     assert cache.stats().evictions == 1
-    assert cache.why_missing("b") == "evicted, to keep to the capacity, 0.0 s ago"
+    assert cache.why_missing("b") == "evicted, to keep to the bounds, 0.0 s ago"
 
 
 def test_an_entry_is_served_until_its_time_is_up(make, clock):
@@ -226,7 +226,7 @@ def test_stats_count_what_happened(make):
     stats = cache.stats()
     assert (stats.sets, stats.hits, stats.misses, stats.evictions) == (3, 1, 1, 1)
     assert (stats.memory_hits, stats.disk_hits, stats.hit_rate) == (1, 0, 0.5)
-    assert (stats.entries, stats.stored_bytes, stats.memory_bytes) == (2, 10, 10)
+    assert (stats.entries, stats.stored_bytes, stats.memory_bytes) == (2, 412, 412)
     assert (stats.damaged, stats.store_errors) == (0, 0)
     assert SmartInferenceCache().stats().hit_rate == 0.0
 
@@ -355,16 +355,20 @@ def test_what_is_noted_about_keys_is_bounded(make):
         cache.get(f"k{n}")
     tiers = cache._tiers
     assert len(tiers._checked) <= 10
-    assert tiers._disk is None or len(tiers._disk._touched) <= 10
+    assert tiers._disk is None or len(tiers._disk._ranks._used) <= 256
+    assert len(tiers._memory._used) <= 128
 
 
 def test_a_process_that_only_reads_notes_a_bounded_number_of_uses(tmp_path):
     with SmartInferenceCache(50, 99, tmp_path) as writer, SmartInferenceCache(5, 99, tmp_path) as reader:
         for n in range(50):
             writer[f"k{n}"] = n
-        assert [reader.get(f"k{n}") for n in range(50)] == list(range(50))
-        assert list(reader._tiers._disk._touched)[-5:] == [f"k{n}" for n in range(45, 50)]
-        assert len(reader._tiers._disk._touched) <= 10
+        for _ in range(50):
+            assert [reader.get(f"k{n}") for n in range(50)] == list(range(50))
+        ranks = reader._tiers._disk._ranks
+        assert ranks._used[-5:] == [f"k{n}" for n in range(45, 50)]
+        assert len(ranks._used) <= 256
+        assert len(ranks._policy) <= 50
 
 
 def test_the_decorator_keeps_a_coroutine_functions_answers(make):

@@ -20,6 +20,7 @@ from axolotl_cache.errors import StoreError, StoreFormatError
 from axolotl_cache.stores import Record, SqliteStore, StoreWarning
 from axolotl_cache.stores.blobs import BlobFolder
 from axolotl_cache.stores.database import APPLICATION_ID, FORMAT_VERSION, set_aside
+from axolotl_cache.stores.sweep import delete_orphans
 
 LARGE = "x" * 300_000
 
@@ -203,6 +204,11 @@ def damage(folder, change):
         "UPDATE entries SET created_at = created_at + 1",
         "UPDATE entries SET expires_at = NULL",
         "UPDATE entries SET expires_at = 'never'",
+        "UPDATE entries SET sliding = 100.0",
+        "UPDATE entries SET sliding = 'x'",
+        "UPDATE entries SET kind = 'static'",
+        "UPDATE entries SET cost = '{}'",
+        "UPDATE entries SET payload_digest = x'00'",
         "UPDATE entries SET version = version + 1",
         "UPDATE entries SET tags = 'x'",
         "UPDATE entries SET tags = '5'",
@@ -564,7 +570,7 @@ def test_ctrl_c_leaves_no_write_lock_behind(tmp_path):
         disk = cache._tiers._disk
         database = disk._database
         (tmp_path / "blobs" / f"{1:016x}").write_bytes(b"an orphan, for the sweep to look into")
-        for interrupted in (lambda: cache.set("k", 1), lambda: disk._sweep_files(disk._database)):
+        for interrupted in (lambda: cache.set("k", 1), lambda: delete_orphans(disk._database, disk._blobs)):
             disk._database = _Interrupted(database)
             with pytest.raises(KeyboardInterrupt):
                 interrupted()
@@ -655,8 +661,9 @@ def test_opening_does_not_read_the_entries(tmp_path):
     database = store._database
     database.execute("BEGIN")
     database.executemany(
-        "INSERT INTO entries (scope, key, version, codec, created_at, tags, used, size, checksum, payload)"
-        " VALUES (x'', ?, ?, 'text', 0.0, '[]', ?, 200, x'', ?)",
+        "INSERT INTO entries (scope, key, version, codec, created_at, tags, kind, cost, rank, size, counted,"
+        " payload_digest, checksum, payload)"
+        " VALUES (x'', ?, ?, 'text', 0.0, '[]', '', '', ?, 200, 405, x'', x'', ?)",
         ((f"k{i}".encode(), i, i, record.payload) for i in range(n)),
     )
     database.execute("COMMIT")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
+from dataclasses import replace
 from importlib import import_module
-from math import isfinite
 from pathlib import Path
+from random import Random
 from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,10 +16,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from axolotl_cache import stores
 from axolotl_cache.clock import Clock, wall_clock
 from axolotl_cache.response import codec
+from axolotl_cache.response.accounts import checked_kind, decode_cost, encode_cost
 from axolotl_cache.response.key import KeyMaker, scope_of
+from axolotl_cache.response.lifetime import Lifetime
 from axolotl_cache.response.results import CacheStats, Entry
 from axolotl_cache.response.tiers import Tiers
-from axolotl_cache.stores import MemoryStore, Record, SharedStore
+from axolotl_cache.stores import (
+    OVERHEAD_BYTES,
+    MemoryStore,
+    PolicyName,
+    Record,
+    SharedStore,
+    make_policy,
+)
 
 if TYPE_CHECKING:
     from axolotl_cache.namespace import Namespace
@@ -31,7 +41,7 @@ _NO_DEFAULT: Any = object()
 
 
 class SmartInferenceCache(MutableMapping[str, Any]):
-    """A cache of answers: least recently used out first, each with a time to live, optionally on disk.
+    """A cache of answers: bounded, each with a time to live, optionally on disk.
 
         cache_key = cache.generate_key(user_input)
         if cache.contains(cache_key):
@@ -53,6 +63,13 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         timeout: seconds for which an entry may be served; None is for ever.
         persistence_path: a folder, made with mode 0700 if need be; None keeps everything in memory.
         namespace: binds the keys, and what of the folder is seen, to a model: a `Namespace`, or a string.
+        policy: what is evicted first: `lru` (least recently used), `lfu` (least frequently used, lately) or
+            `adaptive` (newcomers must have been wanted more often than what they would push out).
+        max_bytes: most bytes, a hard bound beside `capacity`, in memory as on disk; None is no bound. An
+            entry counts with its payload, key, tags, kind and cost, and 200 bytes on top.
+        sliding: whether an entry's time begins anew with each use.
+        jitter: by what share of its time an entry may live shorter, so that those stored together do not
+            expire together: 0.1 is up to 10 %. How much, only its key decides.
         clock: seconds since the epoch.
 
     Raises:
@@ -67,15 +84,22 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         persistence_path: str | os.PathLike[str] | None = None,
         *,
         namespace: Namespace | str | None = None,
+        policy: PolicyName = "lru",
+        max_bytes: int | None = None,
+        sliding: bool = False,
+        jitter: float = 0.0,
         clock: Clock = wall_clock,
     ) -> None:
         if type(capacity) is not int:
             raise TypeError(f"capacity is a number of entries, an int, not {capacity!r}")
         if capacity < 1:
             raise ValueError(f"capacity is at least 1 entry, not {capacity}")
-        if timeout is not None and not (isfinite(timeout) and timeout > 0):
-            raise ValueError(f"timeout is a positive number of seconds, or None for ever, not {timeout}")
-        self.timeout = timeout
+        if max_bytes is not None and (type(max_bytes) is not int or max_bytes <= OVERHEAD_BYTES):
+            raise ValueError(
+                f"max_bytes is a number of bytes, an int above {OVERHEAD_BYTES} (what each entry counts on "
+                f"top of its payload), or None for no bound, not {max_bytes!r}"
+            )
+        self._lifetime = Lifetime(timeout, sliding, jitter)
         self._capacity = capacity
         self._clock = clock
         self._make_key = KeyMaker(namespace)
@@ -83,8 +107,15 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         self._folder = None if persistence_path is None else Path(persistence_path)
         disk: SharedStore | None = None
         if self._folder is not None:
-            disk = stores.SqliteStore(self._folder, capacity, scope=self._scope)
-        self._tiers = Tiers(MemoryStore(capacity), disk, clock)
+            disk = stores.SqliteStore(
+                self._folder,
+                capacity,
+                scope=self._scope,
+                policy=make_policy(policy, capacity, Random()),  # noqa: S311 - luck, and no secret
+                max_bytes=max_bytes,
+            )
+        own = make_policy(policy, capacity, Random())  # noqa: S311
+        self._tiers = Tiers(MemoryStore(capacity, policy=own, max_bytes=max_bytes), disk, clock)
         self._flights: Flights | None = None
         self._making_flights = Lock()
         _ALIVE.add(self)
@@ -120,7 +151,17 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         record = self._tiers.serve(key, promised=True)
         return default if record is None else codec.decode(record)
 
-    def set(self, key: str, value: Any, *, ttl: float | None = None, tags: Iterable[str] = ()) -> None:
+    def set(
+        self,
+        key: str,
+        value: Any,
+        *,
+        ttl: float | None = None,
+        tags: Iterable[str] = (),
+        sliding: bool | None = None,
+        kind: str = "",
+        cost: Mapping[str, Any] | None = None,
+    ) -> None:
         """Store `value` under `key`, in place of what was there.
 
         With persistence it is on disk when this returns, and `kill -9` does not undo it. Should the disk
@@ -132,11 +173,19 @@ class SmartInferenceCache(MutableMapping[str, Any]):
             ttl: seconds for which it may be served; None is the cache's timeout, `math.inf` for ever, and 0
                 keeps nothing, what was there before included.
             tags: for `invalidate(tag=...)`.
+            sliding: whether its time begins anew with each use; None is as the cache has it.
+            kind: what kind of content it is, `static` or `dynamic`; comes back with `lookup`.
+            cost: what making it took, a small JSON object (`prompt_tokens`, `completion_tokens`, `seconds`,
+                `model`); comes back with `lookup`.
 
         Raises:
             TypeError: a value that would not come back as it went in; the message says what to do.
+            ValueError: a ttl below 0, a kind that there is not, a cost above 2,000 characters.
         """
-        self._tiers.keep(key, self._record(value, ttl, _checked_tags(tags)))
+        record = self._record(key, value, ttl, _checked_tags(tags), sliding)
+        if kind or cost is not None:
+            record = replace(record, kind=checked_kind(kind), cost=encode_cost(cost))
+        self._tiers.keep(key, record)
 
     # Beyond them
 
@@ -151,7 +200,13 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         return None if record is None else _entry(record)
 
     def get_or_compute(
-        self, key: str, compute: Callable[[], V], *, ttl: float | None = None, tags: Iterable[str] = ()
+        self,
+        key: str,
+        compute: Callable[[], V],
+        *,
+        ttl: float | None = None,
+        tags: Iterable[str] = (),
+        sliding: bool | None = None,
     ) -> V:
         """Return the value for `key`, and compute and store it first if it is not there.
 
@@ -177,7 +232,7 @@ class SmartInferenceCache(MutableMapping[str, Any]):
                         self._tiers.count_coalesced()
                         break
                     value = compute()
-                    outcome.append(self._record(value, ttl, tags))
+                    outcome.append(self._record(key, value, ttl, tags, sliding))
                     if ttl != 0:
                         self._tiers.keep(key, outcome[0])
                     return value
@@ -195,6 +250,7 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         *,
         ttl: float | None = None,
         tags: Iterable[str] = (),
+        sliding: bool | None = None,
     ) -> V:
         """Do as `get_or_compute`, for `await`: waiting does not block the event loop.
 
@@ -213,7 +269,7 @@ class SmartInferenceCache(MutableMapping[str, Any]):
                         self._tiers.count_coalesced()
                         break
                     value = await compute()
-                    outcome.append(self._record(value, ttl, tags))
+                    outcome.append(self._record(key, value, ttl, tags, sliding))
                     if ttl != 0:
                         self._tiers.keep(key, outcome[0])
                     return value
@@ -225,7 +281,12 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         return answer
 
     def cached(
-        self, *, ttl: float | None = None, tags: Iterable[str] = (), version: str = ""
+        self,
+        *,
+        ttl: float | None = None,
+        tags: Iterable[str] = (),
+        version: str = "",
+        sliding: bool | None = None,
     ) -> Callable[[F], F]:
         """Return a decorator that keeps a function's answers, coroutine functions' too.
 
@@ -242,7 +303,9 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         tags = _checked_tags(tags)
 
         def decorate(function: F) -> F:
-            wrapped: F = decorator.cached_function(self, function, ttl=ttl, tags=tags, version=version)
+            wrapped: F = decorator.cached_function(
+                self, function, ttl=ttl, tags=tags, version=version, sliding=sliding
+            )
             return wrapped
 
         return decorate
@@ -300,6 +363,11 @@ class SmartInferenceCache(MutableMapping[str, Any]):
     # A mapping
 
     @property
+    def timeout(self) -> float | None:
+        """Seconds for which an entry may be served; None is for ever."""
+        return self._lifetime.timeout
+
+    @property
     def maxsize(self) -> int:
         """Most entries ever held: `capacity`."""
         return self._capacity
@@ -329,7 +397,10 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         return len(self._tiers)
 
     def __iter__(self) -> Iterator[str]:
-        """Iterate over the keys as they are now, least recently used first."""
+        """Iterate over the keys as they are now, the next to be evicted first.
+
+        With `adaptive` that is the next unless a newcomer turns out to have been wanted less.
+        """
         return iter(self._tiers.keys())
 
     def pop(self, key: str, default: Any = _NO_DEFAULT) -> Any:
@@ -364,15 +435,13 @@ class SmartInferenceCache(MutableMapping[str, Any]):
 
     # Inside
 
-    def _record(self, value: Any, ttl: float | None, tags: tuple[str, ...]) -> Record:
+    def _record(
+        self, key: str, value: Any, ttl: float | None, tags: tuple[str, ...], sliding: bool | None
+    ) -> Record:
         name, payload = codec.encode(value)
-        if ttl is None:
-            ttl = self.timeout
-        elif not ttl >= 0:
-            raise ValueError(f"ttl is a number of seconds from 0, or None for the cache's timeout, not {ttl}")
         now = float(self._clock())
-        expires_at = None if ttl is None or not isfinite(now + ttl) else now + ttl
-        return Record(payload, name, now, expires_at, tags)
+        expires_at, sliding_seconds = self._lifetime.of(key, now, ttl=ttl, sliding=sliding)
+        return Record(payload, name, now, expires_at, tags, sliding_seconds=sliding_seconds)
 
     def _single_flight(self) -> Flights:
         # Loaded when it is first needed: asyncio and futures take longer to import than all the rest.
@@ -392,7 +461,14 @@ class SmartInferenceCache(MutableMapping[str, Any]):
 
 
 def _entry(record: Record) -> Entry:
-    return Entry(codec.decode(record), record.created_at, record.expires_at, record.tags)
+    return Entry(
+        codec.decode(record),
+        record.created_at,
+        record.expires_at,
+        record.tags,
+        record.kind,
+        decode_cost(record.cost),
+    )
 
 
 def _checked_tags(tags: Iterable[str]) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ def cached_function(
     ttl: float | None,
     tags: Iterable[str],
     version: str,
+    sliding: bool | None,
 ) -> Callable[..., Any]:
     """Return `function` with its answers kept in `cache`; a coroutine function stays one.
 
@@ -54,14 +55,18 @@ def cached_function(
 
         async def in_task(*args: Any, **kwargs: Any) -> Any:
             key = cache_key(*args, **kwargs)
-            return await cache.aget_or_compute(key, lambda: function(*args, **kwargs), ttl=ttl, tags=tags)
+            return await cache.aget_or_compute(
+                key, lambda: function(*args, **kwargs), ttl=ttl, tags=tags, sliding=sliding
+            )
 
         wrapper = in_task
     else:
 
         def in_thread(*args: Any, **kwargs: Any) -> Any:
             key = cache_key(*args, **kwargs)
-            return cache.get_or_compute(key, lambda: function(*args, **kwargs), ttl=ttl, tags=tags)
+            return cache.get_or_compute(
+                key, lambda: function(*args, **kwargs), ttl=ttl, tags=tags, sliding=sliding
+            )
 
         wrapper = in_thread
     update_wrapper(wrapper, function)

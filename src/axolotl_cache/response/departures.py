@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Literal
 
-Reason = Literal["expired", "evicted", "invalidated", "removed", "lost"]
+Reason = Literal["expired", "evicted", "too large", "invalidated", "removed", "lost"]
 
 _WORDS: dict[Reason, str] = {
     "expired": "expired",
-    "evicted": "evicted, to keep to the capacity,",
+    "evicted": "evicted, to keep to the bounds,",
+    "too large": "not kept, being larger than max_bytes by itself,",
     "invalidated": "invalidated",
     "removed": "removed by another process",
     "lost": "evicted by another process, or damaged on disk, and found missing",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,10 @@ class Entry:
     expires_at: float | None
     """None is never."""
     tags: tuple[str, ...]
+    kind: str = ""
+    """What kind of content it was stored as: `static`, `dynamic`, or nothing."""
+    cost: Mapping[str, Any] | None = None
+    """What making it took, as it was given to `set`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +41,11 @@ class CacheStats:
     """Reads and writes that the disk refused; the cache went on in memory."""
     entries: int
     stored_bytes: int
-    """Bytes of all values: on disk with persistence, else in memory."""
+    """Bytes of all entries, as `max_bytes` counts them: on disk with persistence, else in memory."""
     memory_bytes: int
+    """The same of those in memory."""
+    too_large: int = 0
+    """Entries that were not kept, being larger than `max_bytes` by themselves."""
 
     @property
     def hits(self) -> int:

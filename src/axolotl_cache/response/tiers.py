@@ -6,12 +6,14 @@ import time
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from threading import Lock, RLock
 from typing import Any, TypeVar
 
 from axolotl_cache.clock import Clock
 from axolotl_cache.errors import StoreError
 from axolotl_cache.response.departures import Departures
+from axolotl_cache.response.lifetime import STEP
 from axolotl_cache.response.promises import Promises
 from axolotl_cache.response.results import CacheStats
 from axolotl_cache.stores import Departure, MemoryStore, Record, SharedStore, StoreWarning
@@ -48,6 +50,7 @@ class Tiers:
         self._unsaved: dict[str, float] = {}
         self._memory_hits = self._disk_hits = self._misses = self._coalesced = self._sets = 0
         self._expirations = self._evictions = self._invalidations = self._store_errors = 0
+        self._too_large = 0
         self._warned_at: float | None = None
         self._closed = False
 
@@ -80,7 +83,8 @@ class Tiers:
                 if record is not None:
                     self._memory_hits += 1
                     self._touch(key)
-                    return record
+            if record is not None:
+                return record if record.sliding_seconds is None else self._slide(key, record, now)
         copy = self._memory.get(key)
         record = self._find(key, now)
         with self._lock:
@@ -94,7 +98,7 @@ class Tiers:
             else:
                 self._disk_hits += 1
             self._touch(key)
-        return record
+        return record if record.sliding_seconds is None else self._slide(key, record, now)
 
     def peek(self, key: str) -> Record | None:
         """Return what could be served; changes no count, no recency, no promise."""
@@ -109,7 +113,7 @@ class Tiers:
             return self._departures.explain(key, now) or "never seen, or gone too long ago to be remembered"
 
     def keys(self) -> list[str]:
-        """Return the keys of all that can be served, least recently used first."""
+        """Return the keys of all that can be served, in the order in which the policy would let them go."""
         now = self._clock()
         with self._changing:
             self._purge(now)
@@ -147,6 +151,7 @@ class Tiers:
                     entries=entries,
                     stored_bytes=stored_bytes,
                     memory_bytes=self._memory.size_bytes,
+                    too_large=self._too_large,
                 )
 
     # Changing
@@ -268,8 +273,11 @@ class Tiers:
             self._departures.note(key, reason, now)
             if reason == "expired":
                 self._expirations += 1
-            else:
+            elif reason == "evicted":
                 self._evictions += 1
+            else:
+                self._too_large += 1
+                self._promises.withdraw(key=key)
 
     def _touch(self, key: str) -> None:
         self._memory.touch(key)
@@ -359,7 +367,8 @@ class Tiers:
             return copy
         generation = disk.generation()
         if copy is not None:
-            if disk.version(key) == copy.version:
+            # Another process may have moved the date of a sliding one: then it is read, and checked, anew.
+            if disk.stamp(key) == (copy.version, copy.expires_at):
                 with self._lock:
                     self._note_checked(key, generation)
                 return copy
@@ -382,6 +391,27 @@ class Tiers:
                 else:
                     self._departures.note(key, "removed", removed_at)
         return None
+
+    def _slide(self, key: str, record: Record, now: float) -> Record:
+        """Let a record that was used expire that much later; return it as it is then."""
+        window, expires_at = record.sliding_seconds, record.expires_at
+        if window is None or expires_at is None or not record.is_live(now):
+            return record  # one that was promised, and has expired since, stays so
+        later = now + window
+        if later - expires_at < STEP * window:
+            return record
+        trouble: StoreError | None = None
+        with self._changing:
+            with self._lock:
+                self._memory.postpone(key, record, later)
+            if self._disk is not None and key not in self._unsaved and not self._closed:
+                try:
+                    self._disk.postpone(key, record, later)
+                except StoreError as error:
+                    trouble = error
+        if trouble is not None:
+            self.report(trouble)
+        return replace(record, expires_at=later)
 
     def _note_unsaved(self, keys: Iterable[str], at: float) -> None:
         """The disk refused at `at` to change these. Holds `_changing`."""

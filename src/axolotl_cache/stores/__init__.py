@@ -8,20 +8,35 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from axolotl_cache.stores.base import Departure, Record, SharedStore, Store, StoreWarning, new_version
+from axolotl_cache.stores.base import (
+    OVERHEAD_BYTES,
+    Departure,
+    Record,
+    SharedStore,
+    Store,
+    StoreWarning,
+    entry_bytes,
+    new_version,
+)
 from axolotl_cache.stores.memory import MemoryStore
+from axolotl_cache.stores.policies import Policy, PolicyName, make_policy
 
 if TYPE_CHECKING:
     from axolotl_cache.stores.sqlite import SqliteStore
 
 __all__ = [
+    "OVERHEAD_BYTES",
     "Departure",
     "MemoryStore",
+    "Policy",
+    "PolicyName",
     "Record",
     "SharedStore",
     "SqliteStore",
     "Store",
     "StoreWarning",
+    "entry_bytes",
+    "make_policy",
     "new_version",
 ]
 

@@ -1,4 +1,4 @@
-"""What every store promises: bytes in, bytes out, a hard capacity, least recently used out first."""
+"""What every store promises: bytes in, bytes out, hard bounds, and a policy that says who goes first."""
 
 from __future__ import annotations
 
@@ -35,17 +35,48 @@ class Record:
     tags: tuple[str, ...] = ()
     version: int = field(default_factory=new_version)
     """Another one for every write, so that a copy can be compared with what is stored now."""
+    sliding_seconds: float | None = None
+    """A use lets it expire that much after the use; None: uses move nothing."""
+    kind: str = ""
+    """What its owner says that it is, as `static` or `dynamic`; stores carry it and do not look at it."""
+    cost: str = ""
+    """What making it took, as a JSON object; stores carry it and do not look at it."""
 
     def is_live(self, now: float) -> bool:
         """Whether it may still be served at `now`. At `expires_at` itself it may not."""
         return self.expires_at is None or now < self.expires_at
 
 
+OVERHEAD_BYTES = 200
+"""Counted for every entry on top of what it says: dates, codec, digests, a place in the indices."""
+
+
+def entry_bytes(key: str, record: Record) -> int:
+    """Return what an entry counts for in `max_bytes`: payload, key, tags, kind and cost, and 200 on top.
+
+    A measure that is the same in every store. What Python's objects and SQLite's pages take on top of it
+    depends on the version of either.
+    """
+    texts = (key, *record.tags, record.kind, record.cost)
+    return OVERHEAD_BYTES + len(record.payload) + sum(map(_utf8_bytes, texts))
+
+
+def _utf8_bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
 class Departure(NamedTuple):
-    """An entry that a store dropped by itself."""
+    """An entry that a store dropped by itself, or did not take."""
 
     key: str
-    reason: Literal["expired", "evicted"]
+    reason: Literal["expired", "evicted", "too large"]
+
+
+class Stamp(NamedTuple):
+    """What tells a copy from what is stored now."""
+
+    version: int
+    expires_at: float | None
 
 
 class Store(Protocol):
@@ -60,8 +91,12 @@ class Store(Protocol):
         """Most entries ever held."""
 
     @property
+    def max_bytes(self) -> int | None:
+        """Most bytes ever held, as `entry_bytes` counts them; None is no bound."""
+
+    @property
     def size_bytes(self) -> int:
-        """Bytes of all payloads held."""
+        """Bytes held, as `entry_bytes` counts them."""
 
     def get(self, key: str) -> Record | None:
         """Return the record, expired or not, or None. A damaged one is dropped, and is None.
@@ -75,11 +110,19 @@ class Store(Protocol):
     def touch(self, key: str) -> None:
         """Note that `key` was used just now. May reach the medium only with the next write."""
 
+    def postpone(self, key: str, record: Record, expires_at: float) -> None:
+        """Let `record`, a copy of what is stored under `key`, expire at `expires_at` instead.
+
+        May reach the medium only with the next write. If something else is stored there now, nothing changes.
+        """
+
     def put(self, key: str, record: Record, now: float) -> list[Departure]:
-        """Store under `key`, in place of what was there, as the most recently used.
+        """Store under `key`, in place of what was there; counts as a use.
 
         Returns:
-            What had to go to keep to the capacity: everything expired first, then the least recently used.
+            What had to go to keep to the bounds: everything expired first, then whoever the policy names,
+            but never `key` itself. Only a record that is larger than `max_bytes` alone is not stored: then
+            that is the one departure, `too large`, and what was there before is gone.
 
         Raises:
             StoreError: nothing was stored, and what was there before is unchanged.
@@ -105,7 +148,7 @@ class Store(Protocol):
         """Remove everything expired and return its keys."""
 
     def keys(self) -> list[str]:
-        """Return all keys, least recently used first. Cost: O(entries)."""
+        """Return all keys, the lowest rank first: with `lru`, the least recently used. Cost: O(entries)."""
 
     def __len__(self) -> int:
         """Return the number of entries, expired ones that nothing has removed yet included."""
@@ -126,6 +169,9 @@ class SharedStore(Store, Protocol):
 
         Cost: well under a microsecond as long as nobody has.
         """
+
+    def stamp(self, key: str) -> Stamp | None:
+        """Return version and expiry as they are now, without reading the payload."""
 
     def removed_at(self, key: str) -> float | None:
         """When `key` was last removed on purpose, if that is recent and it was not stored again since."""

@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 import heapq
-from collections import OrderedDict
 from collections.abc import Iterable
+from dataclasses import replace
 
-from axolotl_cache.stores.base import Departure, Record
+from axolotl_cache.stores.base import Departure, Record, entry_bytes
+from axolotl_cache.stores.policies import LruPolicy, Policy
+
+_USES_AT_ONCE = 128
+"""So that less than one hit in a hundred is the one that tells the policy."""
 
 
 class MemoryStore:
-    """Records in an ordered dict, least recently used first. Nothing outlives the process.
+    """Records in a dict, and a policy that says who goes first. Nothing outlives the process.
+
+    Uses are collected and told to the policy together, at the next change or when there are 128, so that a
+    hit costs one append whatever the policy.
 
     Has no lock of its own: whoever changes it holds one, and renews that one in a forked child.
+
+    Args:
+        capacity: most entries held.
+        policy: who goes first; its own, shared with nobody. None: `lru`.
+        max_bytes: most bytes held, as `entry_bytes` counts them; None is no bound.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, *, policy: Policy | None = None, max_bytes: int | None = None) -> None:
         self.capacity = capacity
+        self.max_bytes = max_bytes
         self.size_bytes = 0
-        self._records: OrderedDict[str, Record] = OrderedDict()
+        self._policy = LruPolicy() if policy is None else policy
+        self._records: dict[str, Record] = {}
+        self._used: list[str] = []
         # (expires_at, version, key), some of records gone meanwhile: cheaper than removing from the middle
         self._deadlines: list[tuple[float, int, str]] = []
 
@@ -33,27 +48,37 @@ class MemoryStore:
 
     def touch(self, key: str) -> None:
         """Note that `key` was used just now."""
-        try:
-            self._records.move_to_end(key)
-        except KeyError:
-            return
+        self._used.append(key)
+        if len(self._used) >= _USES_AT_ONCE:
+            self._tell_uses()
+
+    def postpone(self, key: str, record: Record, expires_at: float) -> None:
+        """Let `record`, a copy of what is stored under `key`, expire at `expires_at` instead."""
+        if self.version(key) == record.version:
+            later = self._records[key] = replace(record, expires_at=expires_at)
+            self._note_deadline(key, later)
 
     def put(self, key: str, record: Record, now: float) -> list[Departure]:
-        """Store under `key` as the most recently used; return what had to go. Cost: O(log entries)."""
-        self._drop(key)
+        """Store under `key`; return what had to go. Cost: O(log entries)."""
+        size = entry_bytes(key, record)
+        self._tell_uses()
+        if self.max_bytes is not None and size > self.max_bytes:
+            self._drop(key)
+            return [Departure(key, "too large")]
+        old = self._records.get(key)
+        if old is not None:
+            self.size_bytes -= entry_bytes(key, old)
         self._records[key] = record
-        self.size_bytes += len(record.payload)
-        if record.expires_at is not None:
-            heapq.heappush(self._deadlines, (record.expires_at, record.version, key))
-            if len(self._deadlines) > 2 * len(self._records) + 64:
-                self._rebuild_deadlines()
-        if len(self._records) <= self.capacity:
+        self.size_bytes += size
+        self._policy.add(key)
+        self._note_deadline(key, record)
+        if not self._is_over():
             return []
         departed = [Departure(gone, "expired") for gone in self.expire(now)]
-        while len(self._records) > self.capacity:
-            oldest = next(iter(self._records))
-            self._drop(oldest)
-            departed.append(Departure(oldest, "evicted"))
+        while self._is_over():
+            goes = self._policy.judge(self._policy.lowest(spare=key))
+            self._drop(goes)
+            departed.append(Departure(goes, "evicted"))
         return departed
 
     def discard(self, key: str, version: int) -> bool:
@@ -88,43 +113,66 @@ class MemoryStore:
         gone: list[str] = []
         while self._deadlines and self._deadlines[0][0] <= now:
             _, version, key = heapq.heappop(self._deadlines)
-            if self.discard(key, version):
+            record = self._records.get(key)
+            if record is not None and record.version == version and not record.is_live(now):
+                self._drop(key)
                 gone.append(key)
         return gone
 
     def keys(self) -> list[str]:
-        """Return all keys, least recently used first."""
-        return list(self._records)
+        """Return all keys, the lowest rank first."""
+        self._tell_uses()
+        return self._policy.order()
 
     def __len__(self) -> int:
         return len(self._records)
 
     def close(self) -> None:
         """Drop everything."""
-        self._records.clear()
+        for key in list(self._records):
+            self._drop(key)
         self._deadlines.clear()
-        self.size_bytes = 0
+        self._used.clear()
 
     def check_invariants(self) -> None:
         """Raise AssertionError where the bookkeeping disagrees with the records; for tests."""
         records = self._records
         facts = {
             "more entries than the capacity": len(records) <= self.capacity,
-            "size_bytes is off": self.size_bytes == sum(len(r.payload) for r in records.values()),
-            "a deadline is missing": {(r.version, k) for k, r in records.items() if r.expires_at is not None}
-            <= {(version, key) for _, version, key in self._deadlines},
+            "more bytes than max_bytes": self.max_bytes is None or self.size_bytes <= self.max_bytes,
+            "size_bytes is off": self.size_bytes == sum(entry_bytes(k, r) for k, r in records.items()),
+            "the policy knows others": sorted(self._policy.order()) == sorted(records),
+            "a deadline is missing": {
+                (r.expires_at, r.version, k) for k, r in records.items() if r.expires_at is not None
+            }
+            <= set(self._deadlines),
         }
         wrong = [what for what, holds in facts.items() if not holds]
         if wrong:
             raise AssertionError("; ".join(wrong))
 
+    def _is_over(self) -> bool:
+        return len(self._records) > self.capacity or (
+            self.max_bytes is not None and self.size_bytes > self.max_bytes
+        )
+
     def _drop(self, key: str) -> None:
         record = self._records.pop(key, None)
         if record is not None:
-            self.size_bytes -= len(record.payload)
+            self.size_bytes -= entry_bytes(key, record)
+            self._policy.drop(key)
 
-    def _rebuild_deadlines(self) -> None:
-        self._deadlines = [
-            (r.expires_at, r.version, k) for k, r in self._records.items() if r.expires_at is not None
-        ]
-        heapq.heapify(self._deadlines)
+    def _tell_uses(self) -> None:
+        used, self._used = self._used, []
+        for key in used:
+            self._policy.hit(key)
+
+    def _note_deadline(self, key: str, record: Record) -> None:
+        if record.expires_at is None:
+            return
+        heapq.heappush(self._deadlines, (record.expires_at, record.version, key))
+        if len(self._deadlines) > 2 * len(self._records) + 64:
+            self._deadlines = [
+                (r.expires_at, r.version, k) for k, r in self._records.items() if r.expires_at is not None
+            ]
+            heapq.heapify(self._deadlines)
