@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from dataclasses import replace
 from importlib import import_module
 from math import isfinite
 from pathlib import Path
@@ -14,10 +15,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from axolotl_cache import stores
 from axolotl_cache.clock import Clock, wall_clock
+from axolotl_cache.errors import StoreError
 from axolotl_cache.response import codec
 from axolotl_cache.response.key import KeyMaker, scope_of
+from axolotl_cache.response.owners import checked_tags, owner_tag, refuse_reserved
+from axolotl_cache.response.request_key import KeyExplanation
 from axolotl_cache.response.results import CacheStats, Entry
 from axolotl_cache.response.tiers import Tiers
+from axolotl_cache.response.wrong import WrongAnswers, answer_digest
 from axolotl_cache.stores import MemoryStore, Record, SharedStore
 
 if TYPE_CHECKING:
@@ -85,6 +90,7 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         if self._folder is not None:
             disk = stores.SqliteStore(self._folder, capacity, scope=self._scope)
         self._tiers = Tiers(MemoryStore(capacity), disk, clock)
+        self._wrong = WrongAnswers(self._folder, self._scope)
         self._flights: Flights | None = None
         self._making_flights = Lock()
         _ALIVE.add(self)
@@ -98,13 +104,20 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         inputs that differ in anything give two keys. Cost: 1 us for 500 characters.
 
         Args:
-            user_input: a str, or JSON-like: a list of messages, a dict.
+            user_input: a str, or JSON-like: a list of messages, a dict; or a `CanonicalRequest`.
             context: what else decides the answer, as `temperature=0.2`; JSON-like.
 
         Raises:
             TypeError: something in it is not JSON-like; the message says where.
         """
         return self._make_key(user_input, context)
+
+    def explain_key(self, user_input: Any, **context: Any) -> KeyExplanation:
+        """Return what `generate_key` makes of the same arguments: the key, and what is in it, part by part.
+
+        Names, digests and lengths, no values. `explanation.difference(other)` names what differs.
+        """
+        return self._make_key.explain(user_input, context)
 
     def contains(self, key: str) -> bool:
         """Whether there is something to serve for `key`.
@@ -120,8 +133,10 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         record = self._tiers.serve(key, promised=True)
         return default if record is None else codec.decode(record)
 
-    def set(self, key: str, value: Any, *, ttl: float | None = None, tags: Iterable[str] = ()) -> None:
-        """Store `value` under `key`, in place of what was there.
+    def set(self, key: str, value: Any, *, ttl: float | None = None, tags: Iterable[str] = ()) -> bool:
+        """Store `value` under `key`, in place of what was there, and return whether it is stored.
+
+        It is not if this very answer was reported as wrong for `key`, or if `ttl` is 0.
 
         With persistence it is on disk when this returns, and `kill -9` does not undo it. Should the disk
         refuse, it is kept in memory, with a warning. Cost: 5 us, and 60 us more with persistence.
@@ -131,12 +146,13 @@ class SmartInferenceCache(MutableMapping[str, Any]):
             value: str, bytes, JSON, numpy array or torch tensor.
             ttl: seconds for which it may be served; None is the cache's timeout, `math.inf` for ever, and 0
                 keeps nothing, what was there before included.
-            tags: for `invalidate(tag=...)`.
+            tags: for `invalidate(tag=...)`; those of `owner_tags` for `invalidate(session=...)` and the like.
 
         Raises:
             TypeError: a value that would not come back as it went in; the message says what to do.
+            ValueError: a tag with a prefix that says whose an entry is.
         """
-        self._tiers.keep(key, self._record(value, ttl, _checked_tags(tags)))
+        return self._keep(key, value, self._record(value, ttl, checked_tags(tags)))
 
     # Beyond them
 
@@ -163,7 +179,7 @@ class SmartInferenceCache(MutableMapping[str, Any]):
             RuntimeError: computing `key` asks for `key` itself.
             TypeError: the value can't be cached, see `set`.
         """
-        tags = _checked_tags(tags)
+        tags = checked_tags(tags)
         found = self._tiers.serve(key, promised=False)
         while found is None:
             flight, leads = self._single_flight().join(key, in_task=False)
@@ -179,7 +195,7 @@ class SmartInferenceCache(MutableMapping[str, Any]):
                     value = compute()
                     outcome.append(self._record(value, ttl, tags))
                     if ttl != 0:
-                        self._tiers.keep(key, outcome[0])
+                        self._keep(key, value, outcome[0])
                     return value
             else:
                 found = flight.wait()
@@ -201,7 +217,7 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         Reading and writing the disk does, for well under a millisecond with values of everyday size. If
         the task that computes is cancelled, one of those who wait takes over.
         """
-        tags = _checked_tags(tags)
+        tags = checked_tags(tags)
         found = self._tiers.serve(key, promised=False)
         while found is None:
             flight, leads = self._single_flight().join(key, in_task=True)
@@ -215,7 +231,7 @@ class SmartInferenceCache(MutableMapping[str, Any]):
                     value = await compute()
                     outcome.append(self._record(value, ttl, tags))
                     if ttl != 0:
-                        self._tiers.keep(key, outcome[0])
+                        self._keep(key, value, outcome[0])
                     return value
             else:
                 found = await flight.wait_in_task()
@@ -239,7 +255,7 @@ class SmartInferenceCache(MutableMapping[str, Any]):
             TypeError: a bound method without `version`, or a callable without a name, as a partial.
         """
         decorator = import_module("axolotl_cache.response.decorator")
-        tags = _checked_tags(tags)
+        checked_tags(tags := tags if isinstance(tags, str) else tuple(tags))  # now, not at the first call
 
         def decorate(function: F) -> F:
             wrapped: F = decorator.cached_function(self, function, ttl=ttl, tags=tags, version=version)
@@ -248,24 +264,82 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         return decorate
 
     def invalidate(
-        self, key: str | None = None, *, tag: str | None = None, older_than_seconds: float | None = None
+        self,
+        key: str | None = None,
+        *,
+        tag: str | None = None,
+        entity: str | None = None,
+        session: str | None = None,
+        user: str | None = None,
+        tenant: str | None = None,
+        model: str | None = None,
+        version: str | None = None,
+        older_than_seconds: float | None = None,
     ) -> int:
         """Remove what meets every condition given, in every process that shares the folder.
 
-        A promise made by `contains` goes with it.
+        At most one of `tag` and the owners (`entity` to `version`, as `owner_tags` stored them); with it, or
+        alone, a key and an age. A promise made by `contains` goes with it.
 
         Returns:
             How many entries were removed.
 
         Raises:
-            TypeError: no condition at all; `cache_clear` is for everything.
+            TypeError: no condition at all (`cache_clear` is for everything), or several tags and owners.
             StoreError: the disk refused, so that entries may still be there for other processes.
         """
-        if key is None and tag is None and older_than_seconds is None:
+        owners = {
+            "entity": entity,
+            "session": session,
+            "user": user,
+            "tenant": tenant,
+            "model": model,
+            "version": version,
+        }
+        labels = [str(owner_tag(kind, name)) for kind, name in owners.items() if name is not None]
+        if tag is not None:
+            refuse_reserved(tag)
+            labels.append(tag)
+        if key is None and not labels and older_than_seconds is None:
             raise TypeError(
-                "invalidate what? Give a key, tag= or older_than_seconds=; cache_clear() is for everything"
+                "invalidate what? Give a key, tag=, entity=, session=, user=, tenant=, model=, version= or "
+                "older_than_seconds=; cache_clear() is for everything"
             )
-        return self._tiers.remove(key=key, tag=tag, older_than_seconds=older_than_seconds)
+        if len(labels) > 1:
+            raise TypeError(f"invalidate by one tag or owner at a time, not by {' and '.join(labels)}")
+        label = labels[0] if labels else None
+        return self._tiers.remove(key=key, tag=label, older_than_seconds=older_than_seconds)
+
+    def report_wrong(self, key: str, value: Any = _NO_DEFAULT) -> bool:
+        """Remove a wrong answer, and remember it: this same answer is never stored under `key` again.
+
+        Another one may be. It is remembered for this namespace by all processes that share the folder, for
+        good; equal answers are known as `axolotl_cache.response.wrong.answer_digest` says.
+
+        Args:
+            key: of the entry.
+            value: the wrong answer, if the entry may have gone or changed since it was read; without it, what
+                is stored now.
+
+        Returns:
+            Whether it was stored, and is removed.
+
+        Raises:
+            StoreError: the disk refused to remember or to remove it; other processes may still serve it.
+        """
+        record = self._tiers.peek(key)
+        found = None if record is None else codec.decode(record)
+        if value is _NO_DEFAULT:
+            if record is None:
+                return False
+            value = found
+        try:
+            self._wrong.add(key, value)
+        finally:
+            # Whatever became of the memory: what is known to be wrong is not served any more.
+            is_stored = record is not None and answer_digest(found) == answer_digest(value)
+            removed = is_stored and self._tiers.remove(key=key) > 0
+        return removed
 
     def cache_clear(self) -> int:
         """Remove everything of this cache's namespace, and return how many entries that was.
@@ -276,7 +350,7 @@ class SmartInferenceCache(MutableMapping[str, Any]):
 
     def stats(self) -> CacheStats:
         """Return what was counted since this object was made, and what is held now. Cost: O(1) or 10 us."""
-        return self._tiers.stats()
+        return replace(self._tiers.stats(), refused_as_wrong=self._wrong.refused)
 
     def age(self, key: str) -> float | None:
         """Return the age of an entry in seconds, or None if it is not there. Changes no count."""
@@ -374,6 +448,16 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         expires_at = None if ttl is None or not isfinite(now + ttl) else now + ttl
         return Record(payload, name, now, expires_at, tags)
 
+    def _keep(self, key: str, value: Any, record: Record) -> bool:
+        try:
+            if self._wrong.refuses(key, value):
+                return False
+        except StoreError as error:  # not knowing what was reported, it stores nothing
+            self._tiers.report(error)
+            return False
+        self._tiers.keep(key, record)
+        return record.is_live(record.created_at)
+
     def _single_flight(self) -> Flights:
         # Loaded when it is first needed: asyncio and futures take longer to import than all the rest.
         if self._flights is None:
@@ -387,23 +471,13 @@ class SmartInferenceCache(MutableMapping[str, Any]):
     def _after_fork(self) -> None:
         self._making_flights = Lock()
         self._tiers.forget_after_fork()
+        self._wrong.forget_after_fork()
         if self._flights is not None:
             self._flights.forget_after_fork()
 
 
 def _entry(record: Record) -> Entry:
     return Entry(codec.decode(record), record.created_at, record.expires_at, record.tags)
-
-
-def _checked_tags(tags: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(tags, str):
-        raise TypeError(f"tags is several: write tags=[{tags!r}]")
-    checked = tuple(tags)
-    for tag in checked:
-        if not isinstance(tag, str):
-            raise TypeError(f"a tag is a str, not {tag!r}")
-        tag.encode()  # a lone surrogate can't be stored, and is better refused here
-    return checked
 
 
 _ALIVE: weakref.WeakSet[SmartInferenceCache] = weakref.WeakSet()

@@ -38,6 +38,8 @@ class CacheStats:
     stored_bytes: int
     """Bytes of all values: on disk with persistence, else in memory."""
     memory_bytes: int
+    refused_as_wrong: int = 0
+    """Answers that were not stored again, as they had been reported as wrong."""
 
     @property
     def hits(self) -> int:

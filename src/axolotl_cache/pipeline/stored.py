@@ -1,0 +1,80 @@
+"""An answer as the response cache keeps it, and back."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from axolotl_cache.request import Answer, Saved, Served, TokenLogprob, TtlDecision, Usage
+from axolotl_cache.response import Entry
+from axolotl_cache.response.prices import Cost
+
+
+def to_value(answer: Answer) -> dict[str, Any]:
+    """Return what is stored of an answer: all that a hit needs to know, as JSON."""
+    logprobs = {"logprobs": [_to_json(entry) for entry in answer.logprobs]} if answer.logprobs else {}
+    ttl = {"ttl": [answer.ttl.kind, answer.ttl.why]} if answer.ttl else {}
+    return logprobs | {
+        "text": answer.text,
+        "finish_reason": answer.finish_reason,
+        "prompt_tokens": answer.usage.prompt_tokens,
+        "cached_tokens": answer.usage.cached_tokens,
+        "completion_tokens": answer.usage.completion_tokens,
+        "seconds": answer.total_seconds,
+        **ttl,
+    }
+
+
+def cost_of(entry: Entry, model: str) -> Cost:
+    """Return what the stored answer took to compute."""
+    value = entry.value
+    return Cost(
+        prompt_tokens=value["prompt_tokens"],
+        completion_tokens=value["completion_tokens"],
+        seconds=value["seconds"],
+        # Versions before 0.2 did not keep it.
+        cached_tokens=value.get("cached_tokens", 0),
+        model=model,
+    )
+
+
+def from_entry(entry: Entry, key: str, saved: Saved, started: float, now_seconds: float) -> Answer:
+    """Return a stored answer.
+
+    Args:
+        entry: what was stored.
+        key: under which key.
+        saved: what serving it saves.
+        started: when the request came, on the clock of `time.perf_counter`.
+        now_seconds: seconds since the epoch.
+    """
+    value = entry.value
+    took = time.perf_counter() - started
+    return Answer(
+        text=value["text"],
+        finish_reason=value["finish_reason"],
+        served=Served.HIT_EXACT,
+        usage=Usage(value["prompt_tokens"], value["prompt_tokens"], value["completion_tokens"]),
+        ttft_seconds=took,
+        total_seconds=took,
+        age_seconds=max(now_seconds - entry.created_at, 0.0),
+        saved=saved,
+        key=key,
+        ttl=_ttl(entry),
+        logprobs=tuple(_from_json(item) for item in value.get("logprobs", ())),
+    )
+
+
+def _ttl(entry: Entry) -> TtlDecision:
+    kind, why = entry.value.get("ttl", ("", "not known: stored by an earlier version"))
+    ends = None if entry.expires_at is None else entry.expires_at - entry.created_at
+    return TtlDecision(ends, kind, why)
+
+
+def _to_json(entry: TokenLogprob) -> list[Any]:
+    return [entry.token, entry.text, entry.logprob, [_to_json(other) for other in entry.top]]
+
+
+def _from_json(value: list[Any]) -> TokenLogprob:
+    token, text, logprob, top = value
+    return TokenLogprob(token, text, logprob, tuple(_from_json(other) for other in top))
