@@ -69,7 +69,11 @@ def test_what_is_not_there_can_be_reported_by_its_value(cache):
     [
         (CHAT, CHAT | {"id": "b", "created": 2, "usage": {}}, True),
         (CHAT, CHAT | {"choices": []}, False),
-        ({"text": "x", "finish_reason": "stop", "seconds": 1.0}, {"text": "x", "finish_reason": "stop"}, True),
+        (
+            {"text": "x", "finish_reason": "stop", "seconds": 1.0},
+            {"text": "x", "finish_reason": "stop"},
+            True,
+        ),
         ({"text": "x", "finish_reason": "stop"}, {"text": "y", "finish_reason": "stop"}, False),
         ({"id": 1}, {"id": 2}, False),
         ("1", 1, False),
@@ -107,7 +111,9 @@ def test_another_process_knows_it_with_its_next_call(tmp_path):
             "import sys; from axolotl_cache import SmartInferenceCache as C\n"
             "with C(persistence_path=sys.argv[1]) as cache: print(cache.report_wrong('q'))"
         )
-        done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True
+        )
         assert done.stdout == "True\n"
         assert "q" not in cache
         assert cache.set("q", "wrong") is False
@@ -122,7 +128,11 @@ def test_a_line_that_was_cut_off_by_a_crash_costs_no_other(tmp_path):
         cache.set("p", "wrong too")
         cache.report_wrong("p")
     with SmartInferenceCache(persistence_path=tmp_path) as cache:
-        assert [cache.set("q", "wrong"), cache.set("p", "wrong too"), cache.set("r", "wrong")] == [False, False, True]
+        assert [cache.set("q", "wrong"), cache.set("p", "wrong too"), cache.set("r", "wrong")] == [
+            False,
+            False,
+            True,
+        ]
 
 
 def test_the_file_is_its_owners_and_holds_no_text(tmp_path):

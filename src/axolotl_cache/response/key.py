@@ -76,7 +76,8 @@ class KeyMaker:
 
 
 def _request_fields(request: CanonicalRequest, context: dict[str, Any]) -> list[KeyField]:
-    return [*(key_field(name, encoded) for name, encoded in request.fields()), *_context_fields(context)]
+    own = [key_field(name, encoded) for name, encoded in request.fields()]
+    return sorted([*own, *_context_fields(context)], key=lambda field: field.name)
 
 
 def _context_fields(context: dict[str, Any]) -> list[KeyField]:
