@@ -281,6 +281,8 @@ def test_impossible_labels_are_the_requests_fault_and_nothing_is_computed(make, 
     pipeline = make()
     with pytest.raises(RequestError):
         pipeline.answer(ask(**wrong))
+    with pytest.raises(RequestError):
+        pipeline.check(ask(**wrong))
     assert pipeline.totals.requests == 0
 
 
