@@ -8,6 +8,7 @@ import warnings
 import pytest
 
 from axolotl_cache import SmartInferenceCache
+from axolotl_cache.clock import ManualClock
 from axolotl_cache.errors import StoreError
 from axolotl_cache.response.wrong import FILE_NAME, answer_digest
 from axolotl_cache.stores import StoreWarning
@@ -40,6 +41,19 @@ def test_the_same_answer_is_refused_and_another_taken(cache):
     assert cache["q"] == "right", "what is refused takes the place of nothing"
 
 
+def test_a_report_in_the_midst_of_storing_is_not_lost(cache, monkeypatch):
+    keep = cache._tiers.keep
+
+    def keep_late(key, record):
+        monkeypatch.undo()
+        cache.report_wrong("q", "wrong")  # by another thread, say, between the question and the storing
+        keep(key, record)
+
+    monkeypatch.setattr(cache._tiers, "keep", keep_late)
+    assert cache.set("q", "wrong") is False
+    assert "q" not in cache
+
+
 def test_computing_it_again_gives_it_to_who_asks_and_stores_nothing(cache):
     cache.set("q", "wrong")
     cache.report_wrong("q")
@@ -52,6 +66,17 @@ def test_a_promise_goes_with_it(cache):
     assert cache.contains("q")
     cache.report_wrong("q")
     assert cache.get("q") is None
+
+
+def test_a_promise_that_outlived_its_entry_goes_with_it(tmp_path):
+    clock = ManualClock()
+    with SmartInferenceCache(10, 1, tmp_path, clock=clock) as cache:
+        cache.set("q", "wrong")
+        assert cache.contains("q")
+        clock.advance(2)
+        assert cache.get("q") == "wrong"  # promised
+        assert cache.report_wrong("q", "wrong") is False
+        assert cache.get("q") is None
 
 
 def test_what_is_not_there_can_be_reported_by_its_value(cache):
