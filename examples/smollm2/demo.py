@@ -9,7 +9,6 @@ import json
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import matplotlib as mpl
@@ -19,7 +18,7 @@ from axolotl_cache.assembly import load, open_pipeline, open_response_cache
 from axolotl_cache.cli.prompts import from_file
 from axolotl_cache.config import Flag, load_settings
 from axolotl_cache.measure import Comparison, figures, run_side, table
-from axolotl_cache.request import Request, Sampling, Served
+from axolotl_cache.request import CacheControl, Request, Sampling, Served
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -40,8 +39,10 @@ def main() -> None:
         )
         sampling = Sampling(max_new_tokens=NEW_TOKENS)
         system = settings.model.system_prompts[0]
-        named = from_file(HERE / "questions.jsonl", Request(sampling=sampling), system)
-        requests = [replace(n.request, sampling=sampling) for n in named]
+        # Most of these answers are cut off, and would not be stored unless asked for.
+        asked = Request(sampling=sampling, cache_control=CacheControl(truncated=True))
+        named = from_file(HERE / "questions.jsonl", asked, system)
+        requests = [n.request for n in named]
         print(f"\n{len(requests)} questions to a bank's help desk, answers of at most {NEW_TOKENS} tokens")
         sides = []
         for caching, name in ((False, "cache off"), (True, "cache on ")):

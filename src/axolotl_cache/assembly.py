@@ -6,9 +6,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final
 
-from axolotl_cache.config import Settings, format_size
+from axolotl_cache.config import Prices, Settings, format_size
 from axolotl_cache.engine.adapters import Adapters
 from axolotl_cache.engine.engine import Engine
 from axolotl_cache.engine.loader import LoadedModel, hide_progress, load_model
@@ -19,9 +18,8 @@ from axolotl_cache.engine.prompt import PromptRenderer
 from axolotl_cache.paths import cache_home
 from axolotl_cache.pipeline import Pipeline
 from axolotl_cache.response import SmartInferenceCache
-
-ENTRIES_PER_CONCURRENT_REQUEST: Final = 10
-LEAST_ENTRIES: Final = 256
+from axolotl_cache.response.prices import NO_PRICES, PriceTable
+from axolotl_cache.stored_answers import open_response_cache
 
 __all__ = ["hide_progress", "load", "open_pipeline", "open_response_cache"]
 
@@ -101,6 +99,9 @@ def open_pipeline(
         loaded.namespace,
         response,
         adapters=named,
+        ttl_rules=settings.inference.ttl_rules,
+        prices=_prices(settings.inference.prices),
+        model_name=str(settings.axolotl.get("base_model", "")),
     )
     pipeline.prefix_enabled = use_prefix_cache and engine.can_reuse
     if use_prefix_cache and not engine.can_reuse:
@@ -119,6 +120,14 @@ def open_pipeline(
     return pipeline
 
 
+def _prices(prices: Prices | None) -> PriceTable:
+    if prices is None:
+        return NO_PRICES
+    return PriceTable.from_mapping(
+        {name: price.model_dump() for name, price in prices.models.items()}, prices.currency
+    )
+
+
 def _open_lower(settings: Settings, report: Report, layout: KVLayout, block_size: int) -> Sequence[LowerTier]:
     if settings.model.cache_backend != "disk":
         return ()
@@ -127,27 +136,3 @@ def _open_lower(settings: Settings, report: Report, layout: KVLayout, block_size
     )
     ttl = settings.inference.entry_timeout
     return (LowerTier(store, layout=layout, block_size=block_size, ttl_seconds=ttl, report=report),)
-
-
-def open_response_cache(
-    settings: Settings, *, concurrency: int = 1, persistent: bool = True
-) -> SmartInferenceCache:
-    """Open the response cache that the settings describe.
-
-    Args:
-        settings: what is in force.
-        concurrency: requests expected at once; decides the size when `max_cache_entries` is "auto".
-        persistent: False keeps it in memory, whatever the settings say.
-    """
-    wanted = settings.inference.max_cache_entries
-    entries = max(LEAST_ENTRIES, ENTRIES_PER_CONCURRENT_REQUEST * concurrency) if wanted == "auto" else wanted
-    path: Path | None = None
-    if persistent and settings.inference.enable_persistence:
-        own = settings.inference.persistence_path
-        path = Path(own).expanduser() if own else cache_home() / "responses"
-    return SmartInferenceCache(
-        capacity=entries,
-        timeout=settings.inference.entry_timeout,
-        persistence_path=path,
-        policy=settings.inference.cache_policy,
-    )

@@ -4,6 +4,7 @@
      +-- ConfigError          the YAML, a flag or an environment variable is wrong (all mistakes at once)
      +-- RequestError         this one request can't be served as asked; others are not touched
      |    +-- RequestCancelled    it was cancelled before its end, by another than its reader
+     |    +-- NotCached           nothing stored could answer it, and it wanted nothing computed
      +-- ModelLoadError       the model that the YAML names can't be loaded here
      +-- NamespaceMismatch    cached state belongs to another model, template, tenant or version
      +-- CapacityError        what must be held does not fit in the bound that was set
@@ -52,6 +53,13 @@ class RequestError(AxolotlCacheError):
 
 class RequestCancelled(RequestError):
     """This request was cancelled, by the engine's closing for one. Send it again."""
+
+
+class NotCached(RequestError):
+    """No stored answer could be served, and the request asked for nothing else (only-if-cached).
+
+    In HTTP, status 504 (RFC 9111, section 5.2.1.7).
+    """
 
 
 class ModelLoadError(AxolotlCacheError):

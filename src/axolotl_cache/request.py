@@ -1,10 +1,16 @@
-"""What is asked and what is answered: the words that every tier shares. Nothing here does any work."""
+"""What is asked and what is answered: the words that every tier shares."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
+from math import isfinite
 from typing import Any
+
+from axolotl_cache.directives import delta_seconds, directives
+from axolotl_cache.errors import RequestError
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +77,61 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class CacheControl:
-    """What the client says about caching, after RFC 9111, section 5.2.1."""
+    """What the client says about the response cache, for this one request.
+
+    Raises:
+        RequestError: a negative or impossible time.
+    """
 
     no_cache: bool = False
     """Compute the answer anew, and store it."""
     no_store: bool = False
-    """Do not store this answer."""
+    """Do not store this answer. One that is stored already may be served."""
+    only_if_cached: bool = False
+    """Serve a stored answer, or none: computing it is a `NotCached` error."""
     max_age_seconds: float | None = None
     """Serve no answer older than this."""
     ttl_seconds: float | None = None
-    """How long this answer may be served; wins over `ttl_rules` and `entry_timeout`."""
+    """How long this answer may be served; wins over `ttl_rules` and `entry_timeout`. 0 stores nothing."""
+    namespace: str = ""
+    """Joined to the model's namespace, never in its place: requests of another one share no answers."""
     sampled: bool = False
     """Serve and store an answer that was sampled without a seed, though asking again might give another."""
+    truncated: bool = False
+    """Store an answer that `max_new_tokens` cut off."""
+    refusals: bool = False
+    """Store an answer although it reads like a refusal."""
+
+    def __post_init__(self) -> None:
+        if self.max_age_seconds is not None and not (
+            isfinite(self.max_age_seconds) and self.max_age_seconds >= 0
+        ):
+            raise RequestError(f"max-age is a number of seconds from 0, not {self.max_age_seconds}")
+        if self.ttl_seconds is not None and not self.ttl_seconds >= 0:  # not a number is refused, too
+            raise RequestError(f"a ttl is a number of seconds from 0, not {self.ttl_seconds}")
+
+    @classmethod
+    def parse(cls, header: str) -> CacheControl:
+        """Return what a `Cache-Control` request header asks for.
+
+        Known are no-cache, no-store, max-age and only-if-cached. max-stale, min-fresh and no-transform have
+        no effect: expired answers are never served, and nothing is transformed. Anything else is ignored, as
+        the standard wants it. A max-age that is no number counts as no-cache.
+
+        Args:
+            header: the value; several header lines joined with commas.
+
+        Source: RFC 9111, sections 1.2.2, 4.2.1, 5.2 and 5.2.1.
+        """
+        found = directives(header)
+        ages = [delta_seconds(argument) for argument in found.get("max-age", [])]
+        known = [age for age in ages if age is not None]
+        return cls(
+            no_cache="no-cache" in found or len(known) < len(ages),
+            no_store="no-store" in found,
+            only_if_cached="only-if-cached" in found,
+            max_age_seconds=min(known, default=None),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +143,18 @@ class Request:
     """A prompt that is already rendered; the chat template is not applied. Either this or `messages`."""
     sampling: Sampling = Sampling()
     cache_control: CacheControl = CacheControl()
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """Tools that the model may call, as OpenAI writes them; given to the chat template."""
     tenant: str = ""
+    """Another tenant shares nothing with this one, in any tier."""
+    principal: str = ""
+    """Who asks. Another principal is served no answer of this one's; prefixes are shared."""
+    session: str = ""
+    """Which conversation this is; stored answers can be removed by it."""
+    entities: tuple[str, ...] = ()
+    """What the request is about, as `order 4711`; stored answers can be removed by it."""
+    route: str = ""
+    """Where the request came in, as `/v1/chat/completions`; for `ttl_rules`."""
     tags: tuple[str, ...] = ()
     adapter: str = ""
     """Name of a loaded adapter; empty for the model as it was loaded, its own adapter included."""
@@ -154,6 +214,31 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True, slots=True)
+class TtlDecision:
+    """For how long an answer may be served, and what decided it."""
+
+    ttl_seconds: float | None
+    """None is for ever; 0 is never: it is not stored."""
+    kind: str
+    """`static`, `dynamic` or `realtime`; empty if no kind was found, or none mattered."""
+    why: str
+    """What decided, for people: the request, a rule and its number, what was recognised, or the default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What an answer would have cost more without the cache."""
+
+    tokens: int = 0
+    """Tokens of prompt and answer that were not computed."""
+    seconds: float = 0.0
+    """On a response hit, what computing took, less what serving took; behind a prefix, an estimate."""
+    money: Decimal | None = None
+    """At the prices given; None without a price for this model."""
+    currency: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What came back, and where it came from."""
 
@@ -166,8 +251,12 @@ class Answer:
     total_seconds: float
     age_seconds: float = 0.0
     """Age of a stored answer; 0 for one computed now."""
-    saved_seconds: float = 0.0
-    """Time that computing would have taken, less what this took; known for response hits."""
+    saved: Saved = Saved()
+    """What the cache saved with this answer; nothing on a miss."""
+    key: str = ""
+    """Of its entry in the response cache, for `report_wrong` and `invalidate`; empty if that is off."""
+    ttl: TtlDecision | None = None
+    """For how long it may be served, and why; None if the response cache is off."""
     response_miss: Miss | None = None
     """Why the response cache did not serve; None if it did, or if it is off."""
     prefix_miss: Miss | None = None

@@ -16,6 +16,7 @@ from axolotl_cache.cli.inference import axolotl_inference
 from axolotl_cache.cli.main import main
 
 SYSTEM = "You help the customers of a bank. " * 12
+SHORT = ["--max-new-tokens", "4", "--cache-truncated"]  # the small model's answers have no end of their own
 BLOCKS = {
     "model_config": {"prefix_length": 64, "system_prompts": [SYSTEM]},
     "inference_settings": {"persistence_path": "./answers"},
@@ -89,7 +90,7 @@ def test_word_for_word_cache_optimization(write, small_model_folder, tmp_path):
 
 def test_axolotls_command_caches_nothing_unless_asked(write, tmp_path):
     name = write()
-    asked = [name, "--prompt", "Hello?", "--prompt", "Hello?", "--json", "--max-new-tokens", "4"]
+    asked = [name, "--prompt", "Hello?", "--prompt", "Hello?", "--json", *SHORT]
     plain = answers(run(*asked, command=axolotl_inference))
     assert [a["served"] for a in plain] == ["miss", "miss"]
     assert [a["cached_tokens"] for a in plain] == [0, 0]
@@ -104,7 +105,7 @@ def test_axolotls_command_caches_nothing_unless_asked(write, tmp_path):
 
 def test_ours_caches_by_default_and_streams_only_answers_to_standard_output(write):
     name = write(**BLOCKS)
-    asked = ["inference", name, "--prompt", "Hello?", "--max-new-tokens", "5"]
+    asked = ["inference", name, "--prompt", "Hello?", *SHORT]
     first, again = run(*asked), run(*asked)
     assert first.stdout == again.stdout
     assert first.stdout.endswith("\n")
@@ -127,7 +128,7 @@ def test_a_prompts_file_gives_a_json_line_an_answer(write):
         "",
     ]
     Path("prompts.jsonl").write_text("\n".join(lines))
-    found = answers(run("inference", name, "--prompts-file", "prompts.jsonl", "--max-new-tokens", "4"))
+    found = answers(run("inference", name, "--prompts-file", "prompts.jsonl", *SHORT))
     assert [a["id"] for a in found] == ["1", "b", "c", "d", "e"]
     assert [a["served"] for a in found][:2] == ["hit-prefix", "hit-exact"]
     assert "hit-exact" not in [a["served"] for a in found][2:]
@@ -135,6 +136,62 @@ def test_a_prompts_file_gives_a_json_line_an_answer(write):
     assert all(
         a["prompt_tokens"] >= a["cached_tokens"] and a["ttft_seconds"] <= a["total_seconds"] for a in found
     )
+
+
+def test_lines_of_a_prompts_file_say_how_they_are_cached(write):
+    rules = {"rules": [{"tag": "faq", "kind": "static"}]}
+    prices = {"currency": "EUR", "models": {"*": {"input_per_million": 2, "output_per_million": 10}}}
+    settings = BLOCKS["inference_settings"] | {"ttl_rules": rules, "prices": prices}
+    name = write(**BLOCKS | {"inference_settings": settings})
+    lines = [
+        {"user": "Hello?", "truncated": True, "tags": ["faq"]},
+        {"user": "Hello?"},
+        {"user": "Hello?", "cache_control": "no-cache, no-store"},
+        {"user": "Hello?", "namespace": "other", "truncated": True, "ttl": "2h"},
+        {"user": "Is it open today?", "truncated": True},
+        {"user": "Where?", "cache_control": "only-if-cached"},
+    ]
+    Path("prompts.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    asked = [
+        "inference",
+        name,
+        "--prompts-file",
+        "prompts.jsonl",
+        "--max-new-tokens",
+        "4",
+        "--concurrency",
+        "1",
+    ]
+    result = run(*asked, code=2)
+    found = answers(result)
+    assert [a.get("served") for a in found] == [
+        "hit-prefix",
+        "hit-exact",
+        "hit-prefix",
+        "hit-prefix",
+        "hit-prefix",
+        None,
+    ]
+    assert found[1]["ttl"] == {"seconds": 172800, "kind": "static", "why": "rule 1 of ttl_rules: tag 'faq'"}
+    assert found[1]["key"] == found[0]["key"] != found[3]["key"]
+    assert float(found[1]["saved"]["money"]) > 0
+    assert found[1]["saved"]["currency"] == "EUR"
+    assert "no-store" in found[2]["not_stored"]
+    assert found[3]["ttl"]["seconds"] == 7200
+    assert found[4]["not_stored"].startswith("realtime, never stored")
+    assert "nothing stored can answer" in found[5]["error"]
+    for line in (
+        "stored: 1 for 2d, static: rule 1 of ttl_rules: tag 'faq'",
+        "stored: 1 for 2h, the request's own ttl",
+        "EUR, at the prices given",
+        "not stored: 1, realtime, never stored",
+    ):
+        assert line in result.stderr
+    wrong = run("invalidate", name, "--key", found[0]["key"], "--wrong")
+    assert wrong.stdout == "1\n"
+    again = answers(run(*asked, code=2))
+    assert again[0]["not_stored"] == "this same answer was reported as wrong"
+    assert again[1]["served"] != "hit-exact"
 
 
 def test_every_bad_line_of_a_prompts_file_is_named_before_anything_runs(write):
@@ -167,7 +224,7 @@ def test_prompts_come_from_a_pipe(write):
 def test_a_chat_knows_what_was_said_and_reuses_it(write):
     name = write(**BLOCKS)
     turns = "Hello?\n" + "Where is my card? " * 8 + "\n/clear\nHello?\n"
-    found = answers(run("inference", name, "--chat", "--json", "--max-new-tokens", "4", stdin=turns))
+    found = answers(run("inference", name, "--chat", "--json", *SHORT, stdin=turns))
     assert len(found) == 3
     assert found[1]["prompt_tokens"] > found[0]["prompt_tokens"]
     assert found[1]["cached_tokens"] >= 64
@@ -177,7 +234,7 @@ def test_a_chat_knows_what_was_said_and_reuses_it(write):
 
 def test_sampling_options_reach_the_model(write):
     name = write()
-    asked = ["inference", name, "--prompt", "Hello?", "--json", "--max-new-tokens", "8"]
+    asked = ["inference", name, "--prompt", "Hello?", "--json", "--cache-truncated", "--max-new-tokens", "8"]
     greedy = answers(run(*asked))[0]
     seeded = [answers(run(*asked, "--temperature", "1.5", "--seed", s))[0] for s in ("1", "1", "2")]
     assert seeded[0]["text"] == seeded[1]["text"] != seeded[2]["text"]
@@ -225,7 +282,7 @@ def test_a_system_message_can_be_chosen(write):
 
 def test_bench_compares_off_and_on_and_leaves_the_stored_answers_alone(write):
     name = write(**BLOCKS)
-    result = run("bench", name, "--max-new-tokens", "4", "--json")
+    result = run("bench", name, *SHORT, "--json")
     found = json.loads(result.stdout)
     assert found["requests"] == 12
     assert found["hit_rate"] == pytest.approx(4 / 12)
@@ -239,7 +296,7 @@ def test_bench_compares_off_and_on_and_leaves_the_stored_answers_alone(write):
 def test_interrupted_in_the_middle_every_answer_given_is_kept(write, how):
     name = write(**BLOCKS)
     Path("prompts.jsonl").write_text("\n".join(json.dumps(f"question {i}") for i in range(400)))
-    asked = ["inference", name, "--prompts-file", "prompts.jsonl", "--max-new-tokens", "8"]
+    asked = ["inference", name, "--prompts-file", "prompts.jsonl", *SHORT]
     process = python("-m", "axolotl_cache.cli.main", *asked)
     given = [json.loads(process.stdout.readline()) for _ in range(3)]
     process.send_signal(how)

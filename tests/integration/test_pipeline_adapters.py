@@ -15,7 +15,16 @@ from axolotl_cache.engine.loader import load_model
 from axolotl_cache.engine.prompt import PromptRenderer
 from axolotl_cache.errors import RequestError
 from axolotl_cache.pipeline import Pipeline
-from axolotl_cache.request import Answer, Delta, Message, Request, Sampling, Served, TokenLogprob
+from axolotl_cache.request import (
+    Answer,
+    CacheControl,
+    Delta,
+    Message,
+    Request,
+    Sampling,
+    Served,
+    TokenLogprob,
+)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +74,9 @@ def pipeline(loaded, adapters, memo):
 def ask(adapter="", **settings) -> Request:
     sampling = Sampling(**{"max_new_tokens": 6} | settings)
     messages = (Message("system", "You help the customers of a bank. " * 12), Message("user", "Hello?"))
-    return Request(messages=messages, sampling=sampling, adapter=adapter)
+    return Request(
+        messages=messages, sampling=sampling, adapter=adapter, cache_control=CacheControl(truncated=True)
+    )
 
 
 NAMES = ["", "legal", "medical"]
@@ -193,9 +204,9 @@ def test_a_space_at_the_beginning_of_a_token_is_part_of_its_text(pipeline):
     renderer = PromptRenderer(PreTrainedTokenizerFast(tokenizer_object=own), None)
     assert renderer.show([1]) == "you"
 
-    from axolotl_cache.pipeline import _Logprobs
+    from axolotl_cache.pipeline.writing import Logprobs
 
     choices = [SimpleNamespace(token=1, logprob=-0.5, top=((0, -1.0),))]
-    logprobs = _Logprobs(renderer, SimpleNamespace(choices=choices), wanted=True)
+    logprobs = Logprobs(renderer, SimpleNamespace(choices=choices), wanted=True)
     logprobs.push()
     assert logprobs.all == [TokenLogprob(1, " you", -0.5, (TokenLogprob(0, " Hello", -1.0),))]

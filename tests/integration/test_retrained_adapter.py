@@ -14,11 +14,12 @@ from axolotl_cache.engine.engine import Engine
 from axolotl_cache.engine.loader import load_model
 from axolotl_cache.engine.prompt import PromptRenderer
 from axolotl_cache.pipeline import Pipeline
-from axolotl_cache.request import Message, Request, Sampling, Served
+from axolotl_cache.request import CacheControl, Message, Request, Sampling, Served
 
 REQUEST = Request(
     messages=(Message("system", "You help the customers of a bank. " * 12), Message("user", "Hello?")),
     sampling=Sampling(max_new_tokens=6),
+    cache_control=CacheControl(truncated=True),
 )
 
 

@@ -13,13 +13,13 @@ import click
 from tqdm import tqdm
 
 from axolotl_cache.cli.flags import cache_options
-from axolotl_cache.cli.inference import choose_sampling, sampling_options
+from axolotl_cache.cli.inference import cache_truncated_option, choose_sampling, sampling_options
 from axolotl_cache.cli.prompts import Named, fit, from_file, from_text
 from axolotl_cache.cli.settings import load_for_model
 from axolotl_cache.cli.terminal import say, steps_bar
 from axolotl_cache.config import Flag
 from axolotl_cache.errors import ConfigError, Problem, RequestError
-from axolotl_cache.request import Request
+from axolotl_cache.request import CacheControl, Request
 
 if TYPE_CHECKING:
     from axolotl_cache.pipeline import Pipeline
@@ -50,6 +50,7 @@ SAMPLE_ORDER: Final = (0, 1, 2, 0, 3, 4, 1, 5, 0, 6, 7, 3)
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first so many requests.")
 @click.option("--system", metavar="TEXT", help="System message, as for `inference`.")
 @sampling_options
+@cache_truncated_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the table.")
 def bench(
     yaml_file: Path,
@@ -58,6 +59,7 @@ def bench(
     limit: int | None,
     system: str | None,
     sampling: dict[str, Any],
+    cache_truncated: bool,
     as_json: bool,
 ) -> None:
     """Measure the model that YOUR_CONFIG.YAML describes with the cache off and on.
@@ -68,7 +70,8 @@ def bench(
     """
     settings = load_for_model(yaml_file, flags)
     chosen = next(iter(settings.model.system_prompts), None) if system is None else system or None
-    named = from_file(workload, Request(), chosen) if workload else None
+    asked = Request(cache_control=CacheControl(truncated=cache_truncated))
+    named = from_file(workload, asked, chosen) if workload else None
     if named == []:
         raise RequestError(f"{workload} holds no requests")
 
@@ -87,7 +90,7 @@ def bench(
             progress=progress,
         )
     if named is None:
-        named = [Named("", from_text(SAMPLE_QUESTIONS[i], Request(), chosen)) for i in SAMPLE_ORDER]
+        named = [Named("", from_text(SAMPLE_QUESTIONS[i], asked, chosen)) for i in SAMPLE_ORDER]
     # Greedy unless asked otherwise: only then can the answers of the two sides be compared.
     from_model = loaded.default_sampling | {"do_sample": "temperature" in sampling}
     chosen_sampling = choose_sampling(from_model, sampling)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
+from pydantic import BaseModel
 
 from axolotl_cache.cli.flags import cache_options
 from axolotl_cache.cli.settings import load_for_model
@@ -32,6 +33,18 @@ def _prompts_text(prompts: tuple[str, ...]) -> str:
     return f"{len(prompts)}: {', '.join(shown(prompt) for prompt in prompts)}"
 
 
+def _rules_text(rules: dict[str, Any] | None) -> str:
+    if rules is None:
+        return "none"
+    kinds = {kind: rules[kind] for kind in ("static", "dynamic", "realtime")}
+    texts = [f"{kind} {format_duration(ttl) if ttl else 'never'}" for kind, ttl in kinds.items()]
+    return ", ".join([*texts, f"{len(rules['rules'])} rule(s)"])
+
+
+def _prices_text(prices: dict[str, Any] | None) -> str:
+    return "none" if prices is None else f"{prices['currency']}, of {len(prices['models'])} model(s)"
+
+
 _TEXTS: Final[Mapping[str, Callable[[Any], str]]] = {
     "prefix_length": lambda tokens: f"{tokens} tokens",
     "system_prompts": _prompts_text,
@@ -39,7 +52,8 @@ _TEXTS: Final[Mapping[str, Callable[[Any], str]]] = {
     "entry_timeout": format_duration,
     "session_timeout": format_duration,
     "persistence_path": lambda path: shown(path) if path else "the user's cache folder",
-    "ttl_rules": lambda rules: "none" if rules is None else shown(rules.model_dump()),
+    "ttl_rules": _rules_text,
+    "prices": _prices_text,
     "connection_string": mask_connection,
 }
 
@@ -84,6 +98,7 @@ def lines(settings: Settings) -> Iterator[Line]:
             continue
         value = getattr(blocks[block], key)
         value = mask_connection(value) if key == "connection_string" else value
+        value = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
         yield Line(block, key, value, source, name not in NO_EFFECT_YET)
     for name in overrides:
         key = name.rpartition(".")[2]

@@ -60,6 +60,13 @@ def sampling_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return with_sampling
 
 
+cache_truncated_option = click.option(
+    "--cache-truncated",
+    is_flag=True,
+    help="Store answers, too, that --max-new-tokens cut off.",
+)
+
+
 def choose_sampling(from_model: dict[str, Any], given: dict[str, Any]) -> Sampling:
     """Return how tokens are chosen: what the user gave, else what the model's own configuration says.
 
@@ -119,6 +126,7 @@ def _command(name: str, *, caches_by_default: bool) -> click.Command:
         is_flag=True,
         help="Serve stored answers again even if they were sampled without a seed.",
     )
+    @cache_truncated_option
     @click.option("--quiet", is_flag=True, help="Nothing on standard error but warnings and errors.")
     def command(yaml_file: Path, flags: dict[str, Flag], **options: Any) -> None:
         settings = load_for_model(yaml_file, flags)
@@ -149,6 +157,7 @@ def answer_prompts(
     sampling: dict[str, Any],
     as_json: bool,
     cache_sampled: bool,
+    cache_truncated: bool,
     quiet: bool,
     concurrency: int = 1,
     adapters: Sequence[str] = (),
@@ -165,6 +174,7 @@ def answer_prompts(
         sampling: the options given on the command line.
         as_json: print objects.
         cache_sampled: store and serve answers that were sampled without a seed.
+        cache_truncated: store answers that were cut off.
         quiet: say nothing on standard error but warnings.
         concurrency: requests of a file that are computed at once.
         adapters: further adapters, each as NAME=FOLDER.
@@ -174,18 +184,17 @@ def answer_prompts(
         raise ConfigError([Problem("command line", "--prompt, --prompts-file, --chat", "give one of them")])
     chosen_system = next(iter(settings.model.system_prompts), None) if system is None else system or None
     # What can be wrong in a file is said before the model is loaded.
-    named = from_file(prompts_file, Request(), chosen_system) if prompts_file else None
+    control = CacheControl(sampled=cache_sampled, truncated=cache_truncated)
+    asked = Request(cache_control=control)
+    named = from_file(prompts_file, asked, chosen_system) if prompts_file else None
     folders = _adapter_folders(adapters)
     pipeline, loaded = _open(settings, quiet=quiet, caching=caching, adapters=folders)
-    template = Request(
-        sampling=choose_sampling(loaded.default_sampling, sampling),
-        cache_control=CacheControl(sampled=cache_sampled),
-    )
+    template = replace(asked, sampling=choose_sampling(loaded.default_sampling, sampling))
     session = _Session(pipeline, loaded, template, chosen_system, as_json=as_json or named is not None)
     with closing(pipeline):
         try:
             if named is not None:
-                session.answer_many([session.with_options(n) for n in named], concurrency)
+                session.answer_many([session.with_sampling(n) for n in named], concurrency)
             elif prompts:
                 session.answer_all(session.named(i, text) for i, text in enumerate(prompts, 1))
             elif chat:
@@ -268,11 +277,9 @@ class _Session:
     def named(self, number: int, text: str) -> Named:
         return Named(str(number), self._request(text))
 
-    def with_options(self, named: Named) -> Named:
-        """Return a request of a file with the command line's options."""
-        own = self._template
-        request = replace(named.request, sampling=own.sampling, cache_control=own.cache_control)
-        return Named(named.name, request)
+    def with_sampling(self, named: Named) -> Named:
+        """Return a request of a file with the command line's way of choosing tokens."""
+        return Named(named.name, replace(named.request, sampling=self._template.sampling))
 
     def answer_all(self, requests: Iterable[Named]) -> None:
         for named in requests:
@@ -390,6 +397,15 @@ def _as_json(name: str, answer: Answer) -> dict[str, Any]:
         "ttft_seconds": round(answer.ttft_seconds, 6),
         "total_seconds": round(answer.total_seconds, 6),
         "age_seconds": round(answer.age_seconds, 3),
+        "saved": {
+            "tokens": answer.saved.tokens,
+            "seconds": round(answer.saved.seconds, 6),
+            "money": None if answer.saved.money is None else f"{answer.saved.money:f}",
+            "currency": answer.saved.currency,
+        },
+        "key": answer.key,
+        "ttl": answer.ttl
+        and {"seconds": answer.ttl.ttl_seconds, "kind": answer.ttl.kind, "why": answer.ttl.why},
         "misses": {
             tier: {
                 "reason": miss.reason,

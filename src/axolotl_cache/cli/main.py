@@ -24,6 +24,10 @@ COMMANDS: Final = {
         "axolotl_cache.cli.mask:mask",
         "Draw the attention mask of prompts, before and after, with the reused blocks in red.",
     ),
+    "invalidate": (
+        "axolotl_cache.cli.invalidate:invalidate",
+        "Remove stored answers: by tag, entity, session, tenant, version, age; or report one wrong.",
+    ),
     "config": ("axolotl_cache.cli.config:config", "Show what is in force, and where each value came from."),
 }
 

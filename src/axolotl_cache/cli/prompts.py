@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from axolotl_cache.config import parse_duration
 from axolotl_cache.errors import ConfigError, Problem, RequestError
-from axolotl_cache.request import Message, Request
+from axolotl_cache.request import CacheControl, Message, Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,10 @@ def from_file(path: Path, template: Request, system: str | None) -> list[Named]:
 
     A line is a JSON string, or an object with `user` (a user's text, behind the system message), `messages`
     (a whole conversation as in OpenAI's API) or `prompt` (a rendered prompt; no template is applied); `id`
-    names it, `system` replaces the system message and `adapter` names an adapter.
+    names it, `system` replaces the system message and `adapter` names an adapter. How it is cached say
+    `cache_control` (as in HTTP), `ttl`, `namespace`, `sampled`, `truncated`, `refusals`, and for rules and
+    invalidation `tags`, `route`, `tools`, `tenant`, `principal`, `session` and `entities`. Other keys are
+    left alone.
 
     Raises:
         ConfigError: naming every line that can't be read; nothing is answered then.
@@ -79,7 +83,12 @@ def _from_line(line: str, number: str, template: Request, system: str | None) ->
         raise RequestError("wants a JSON string, or an object with one of `user`, `messages`, `prompt`")
     name = str(value.get("id", number))
     own_system = value.get("system", system)
-    template = replace(template, adapter=str(value.get("adapter", "")))
+    template = replace(
+        template,
+        **_labels(value),
+        adapter=str(value.get("adapter", "")),
+        cache_control=_cache_control(value, template.cache_control),
+    )
     if "messages" in value:
         return Named(name, replace(template, messages=tuple(_messages(value["messages"]))))
     text = value["user"] if "user" in value else value["prompt"]
@@ -88,6 +97,53 @@ def _from_line(line: str, number: str, template: Request, system: str | None) ->
     if "prompt" in value:
         return Named(name, replace(template, prompt=text))
     return Named(name, from_text(text, template, own_system))
+
+
+def _labels(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a line says about whose it is and what it is about."""
+    labels: dict[str, Any] = {}
+    for key in ("tenant", "principal", "session", "route"):
+        if key in value:
+            labels[key] = _text(key, value[key])
+    for key in ("tags", "entities"):
+        if key in value:
+            if not isinstance(value[key], list):
+                raise RequestError(f"`{key}` is a list of texts")
+            labels[key] = tuple(_text(key, item) for item in value[key])
+    if "tools" in value:
+        tools = value["tools"]
+        if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+            raise RequestError("`tools` is a list of objects as in OpenAI's API")
+        labels["tools"] = tuple(tools)
+    return labels
+
+
+def _cache_control(value: Mapping[str, Any], given: CacheControl) -> CacheControl:
+    """Return what a line says about caching, over what the command line says."""
+    own: dict[str, Any] = {}
+    if "cache_control" in value:
+        parsed = CacheControl.parse(_text("cache_control", value["cache_control"]))
+        own = {name: getattr(parsed, name) for name in ("no_cache", "no_store", "only_if_cached")}
+        own["max_age_seconds"] = parsed.max_age_seconds
+    if "ttl" in value:
+        try:
+            own["ttl_seconds"] = parse_duration(value["ttl"])
+        except ValueError as error:
+            raise RequestError(f"`ttl`: {error}") from error
+    if "namespace" in value:
+        own["namespace"] = _text("namespace", value["namespace"])
+    for key in ("sampled", "truncated", "refusals"):
+        if key in value:
+            if not isinstance(value[key], bool):
+                raise RequestError(f"`{key}` is true or false")
+            own[key] = value[key]
+    return replace(given, **own)
+
+
+def _text(key: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise RequestError(f"`{key}` holds texts, not {json.dumps(value)}")
+    return value
 
 
 def _messages(value: Any) -> Iterator[Message]:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import click
 from tqdm import tqdm
 
+from axolotl_cache.config import format_duration
 from axolotl_cache.request import Served
 
 if TYPE_CHECKING:
-    from axolotl_cache.pipeline import Totals
+    from axolotl_cache.pipeline import Kept, Totals
 
 SERVED_IN_WORDS = {
     Served.HIT_EXACT: "from the response cache",
@@ -55,8 +56,17 @@ def summary(totals: Totals) -> str:
         f"time saved: {totals.response_saved_seconds:.1f} s by stored answers, "
         f"about {totals.prefix_saved_seconds:.1f} s by cached prefixes",
     ]
+    if totals.saved_money is not None:
+        lines.append(f"money saved: {totals.saved_money:.6f} {totals.currency}, at the prices given")
+    lines += [_kept(kept, kind, why) for (kind, why), kept in totals.kept.items()]
     lines += [f"not stored: {count}, {reason}" for reason, count in totals.not_stored.items()]
     return "\n".join(lines)
+
+
+def _kept(kept: Kept, kind: str, why: str) -> str:
+    ttl = kept.mean_ttl_seconds
+    time = "for ever" if ttl is None else f"for {format_duration(round(ttl, 3))}"
+    return f"stored: {kept.count} {time}, {f'{kind}: ' if kind else ''}{why}"
 
 
 def print_summary(totals: Totals) -> None:

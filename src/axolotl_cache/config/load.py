@@ -20,7 +20,9 @@ from axolotl_cache.config.settings import (
     HOME_OF,
     NOT_YET,
     CacheBlocks,
+    ModelPrices,
     ModelSettings,
+    Prices,
     Settings,
     TtlRule,
     TtlRules,
@@ -136,7 +138,14 @@ def _finding(
         others = model_config_keys if in_model_config else ()
         value = written.value if details["type"] == "invalid_key" else value
         return Finding(source, name, unknown_key(key, value, _home(place).model_fields, others, hint))
-    accepted = {"tuple_type": "a list", "model_type": "a block of keys and values", "string_type": "a text"}
+    if details["type"] == "missing":
+        return Finding(source, name, "is missing")
+    accepted = {
+        "tuple_type": "a list",
+        "model_type": "a block of keys and values",
+        "dict_type": "a block of keys and values",
+        "string_type": "a text",
+    }
     text = accepted.get(details["type"], details["msg"])
     return Finding(source, name, f"{shown(value, str(key))} is not {text}")
 
@@ -145,6 +154,8 @@ def _home(place: Location) -> type[BaseModel]:
     """Return the settings that the key at `place` would have to be one of."""
     if len(place) == 2:
         return BLOCKS[str(place[0])]
+    if place[1] == "prices":
+        return Prices if len(place) == 3 else ModelPrices
     return TtlRules if len(place) == 3 else TtlRule
 
 

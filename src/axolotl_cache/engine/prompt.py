@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from axolotl_cache.errors import RequestError
@@ -36,10 +36,15 @@ class PromptRenderer:
             raise RequestError("a request holds either `messages` or a `prompt`")
         if request.prompt is not None:
             return request.prompt
-        return self.render(request.messages)
+        return self.render(request.messages, tools=request.tools)
 
-    def render(self, messages: Sequence[Message], *, for_answer: bool = True) -> str:
-        """Return messages as the template writes them, ready for the assistant's answer if `for_answer`."""
+    def render(
+        self, messages: Sequence[Message], *, tools: Sequence[Mapping[str, Any]] = (), for_answer: bool = True
+    ) -> str:
+        """Return messages as the template writes them, ready for the assistant's answer if `for_answer`.
+
+        Tools are there for templates that write them; others leave them out.
+        """
         if self._chat_template is None:
             raise RequestError(
                 "this model has no chat template: send a plain `prompt`, or set `chat_template` in the YAML"
@@ -47,6 +52,7 @@ class PromptRenderer:
         try:
             rendered = self._tokenizer.apply_chat_template(
                 [{"role": m.role, "content": m.content} for m in messages],
+                tools=[dict(tool) for tool in tools] or None,
                 chat_template=self._chat_template,
                 tokenize=False,
                 add_generation_prompt=for_answer,

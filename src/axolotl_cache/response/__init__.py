@@ -4,6 +4,15 @@ Loads neither numpy nor torch; the codec for tensors does, when it is given one.
 """
 
 from axolotl_cache.response.cache import SmartInferenceCache
+from axolotl_cache.response.owners import owner_tags
+from axolotl_cache.response.request_key import CanonicalRequest, KeyExplanation
 from axolotl_cache.response.results import CacheStats, Entry
 
-__all__ = ["CacheStats", "Entry", "SmartInferenceCache"]
+__all__ = [
+    "CacheStats",
+    "CanonicalRequest",
+    "Entry",
+    "KeyExplanation",
+    "SmartInferenceCache",
+    "owner_tags",
+]

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from axolotl_cache.response import strict_json
 
-KINDS: Final = ("", "static", "dynamic")
+KINDS: Final = ("", "static", "dynamic", "realtime")
 MOST_CHARACTERS: Final = 2000
 
 
@@ -19,7 +19,7 @@ def checked_kind(kind: str) -> str:
         ValueError: there is not; the message names those that there are.
     """
     if kind not in KINDS:
-        raise ValueError(f"kind is 'static', 'dynamic' or '', not {kind!r}")
+        raise ValueError(f"kind is 'static', 'dynamic', 'realtime' or '', not {kind!r}")
     return kind
 
 

@@ -15,12 +15,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from axolotl_cache import stores
 from axolotl_cache.clock import Clock, wall_clock
+from axolotl_cache.errors import StoreError
 from axolotl_cache.response import codec
 from axolotl_cache.response.accounts import checked_kind, decode_cost, encode_cost
 from axolotl_cache.response.key import KeyMaker, scope_of
 from axolotl_cache.response.lifetime import Lifetime
+from axolotl_cache.response.owners import checked_tags, owner_tag, refuse_reserved
+from axolotl_cache.response.request_key import KeyExplanation
 from axolotl_cache.response.results import CacheStats, Entry
 from axolotl_cache.response.tiers import Tiers
+from axolotl_cache.response.wrong import WrongAnswers, answer_digest
 from axolotl_cache.stores import (
     OVERHEAD_BYTES,
     MemoryStore,
@@ -116,6 +120,7 @@ class SmartInferenceCache(MutableMapping[str, Any]):
             )
         own = make_policy(policy, capacity, Random())  # noqa: S311
         self._tiers = Tiers(MemoryStore(capacity, policy=own, max_bytes=max_bytes), disk, clock)
+        self._wrong = WrongAnswers(self._folder, self._scope)
         self._flights: Flights | None = None
         self._making_flights = Lock()
         _ALIVE.add(self)
@@ -129,13 +134,20 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         inputs that differ in anything give two keys. Cost: 1 us for 500 characters.
 
         Args:
-            user_input: a str, or JSON-like: a list of messages, a dict.
+            user_input: a str, or JSON-like: a list of messages, a dict; or a `CanonicalRequest`.
             context: what else decides the answer, as `temperature=0.2`; JSON-like.
 
         Raises:
             TypeError: something in it is not JSON-like; the message says where.
         """
         return self._make_key(user_input, context)
+
+    def explain_key(self, user_input: Any, **context: Any) -> KeyExplanation:
+        """Return what `generate_key` makes of the same arguments: the key, and what is in it, part by part.
+
+        Names, digests and lengths, no values. `explanation.difference(other)` names what differs.
+        """
+        return self._make_key.explain(user_input, context)
 
     def contains(self, key: str) -> bool:
         """Whether there is something to serve for `key`.
@@ -161,8 +173,11 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         sliding: bool | None = None,
         kind: str = "",
         cost: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Store `value` under `key`, in place of what was there.
+    ) -> bool:
+        """Store `value` under `key`, in place of what was there, and return whether it is stored.
+
+        It is not if this very answer was reported as wrong for `key`, if it is larger than `max_bytes`, or
+        if `ttl` is 0.
 
         With persistence it is on disk when this returns, and `kill -9` does not undo it. Should the disk
         refuse, it is kept in memory, with a warning. Cost: 5 us, and 60 us more with persistence.
@@ -172,7 +187,7 @@ class SmartInferenceCache(MutableMapping[str, Any]):
             value: str, bytes, JSON, numpy array or torch tensor.
             ttl: seconds for which it may be served; None is the cache's timeout, `math.inf` for ever, and 0
                 keeps nothing, what was there before included.
-            tags: for `invalidate(tag=...)`.
+            tags: for `invalidate(tag=...)`; those of `owner_tags` for `invalidate(session=...)` and the like.
             sliding: whether its time begins anew with each use; None is as the cache has it.
             kind: what kind of content it is, `static` or `dynamic`; comes back with `lookup`.
             cost: what making it took, a small JSON object (`prompt_tokens`, `completion_tokens`, `seconds`,
@@ -180,12 +195,13 @@ class SmartInferenceCache(MutableMapping[str, Any]):
 
         Raises:
             TypeError: a value that would not come back as it went in; the message says what to do.
-            ValueError: a ttl below 0, a kind that there is not, a cost above 2,000 characters.
+            ValueError: a ttl below 0, a kind that there is not, a cost above 2,000 characters, or a tag with
+                a prefix that says whose an entry is.
         """
-        record = self._record(key, value, ttl, _checked_tags(tags), sliding)
+        record = self._record(key, value, ttl, checked_tags(tags), sliding)
         if kind or cost is not None:
             record = replace(record, kind=checked_kind(kind), cost=encode_cost(cost))
-        self._tiers.keep(key, record)
+        return self._keep(key, value, record)
 
     # Beyond them
 
@@ -218,7 +234,7 @@ class SmartInferenceCache(MutableMapping[str, Any]):
             RuntimeError: computing `key` asks for `key` itself.
             TypeError: the value can't be cached, see `set`.
         """
-        tags = _checked_tags(tags)
+        tags = checked_tags(tags)
         found = self._tiers.serve(key, promised=False)
         while found is None:
             flight, leads = self._single_flight().join(key, in_task=False)
@@ -234,7 +250,7 @@ class SmartInferenceCache(MutableMapping[str, Any]):
                     value = compute()
                     outcome.append(self._record(key, value, ttl, tags, sliding))
                     if ttl != 0:
-                        self._tiers.keep(key, outcome[0])
+                        self._keep(key, value, outcome[0])
                     return value
             else:
                 found = flight.wait()
@@ -257,7 +273,7 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         Reading and writing the disk does, for well under a millisecond with values of everyday size. If
         the task that computes is cancelled, one of those who wait takes over.
         """
-        tags = _checked_tags(tags)
+        tags = checked_tags(tags)
         found = self._tiers.serve(key, promised=False)
         while found is None:
             flight, leads = self._single_flight().join(key, in_task=True)
@@ -271,7 +287,7 @@ class SmartInferenceCache(MutableMapping[str, Any]):
                     value = await compute()
                     outcome.append(self._record(key, value, ttl, tags, sliding))
                     if ttl != 0:
-                        self._tiers.keep(key, outcome[0])
+                        self._keep(key, value, outcome[0])
                     return value
             else:
                 found = await flight.wait_in_task()
@@ -300,7 +316,7 @@ class SmartInferenceCache(MutableMapping[str, Any]):
             TypeError: a bound method without `version`, or a callable without a name, as a partial.
         """
         decorator = import_module("axolotl_cache.response.decorator")
-        tags = _checked_tags(tags)
+        checked_tags(tags := tags if isinstance(tags, str) else tuple(tags))  # now, not at the first call
 
         def decorate(function: F) -> F:
             wrapped: F = decorator.cached_function(
@@ -311,24 +327,82 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         return decorate
 
     def invalidate(
-        self, key: str | None = None, *, tag: str | None = None, older_than_seconds: float | None = None
+        self,
+        key: str | None = None,
+        *,
+        tag: str | None = None,
+        entity: str | None = None,
+        session: str | None = None,
+        user: str | None = None,
+        tenant: str | None = None,
+        model: str | None = None,
+        version: str | None = None,
+        older_than_seconds: float | None = None,
     ) -> int:
         """Remove what meets every condition given, in every process that shares the folder.
 
-        A promise made by `contains` goes with it.
+        At most one of `tag` and the owners (`entity` to `version`, as `owner_tags` stored them); with it, or
+        alone, a key and an age. A promise made by `contains` goes with it.
 
         Returns:
             How many entries were removed.
 
         Raises:
-            TypeError: no condition at all; `cache_clear` is for everything.
+            TypeError: no condition at all (`cache_clear` is for everything), or several tags and owners.
             StoreError: the disk refused, so that entries may still be there for other processes.
         """
-        if key is None and tag is None and older_than_seconds is None:
+        owners = {
+            "entity": entity,
+            "session": session,
+            "user": user,
+            "tenant": tenant,
+            "model": model,
+            "version": version,
+        }
+        labels = [str(owner_tag(kind, name)) for kind, name in owners.items() if name is not None]
+        if tag is not None:
+            refuse_reserved(tag)
+            labels.append(tag)
+        if key is None and not labels and older_than_seconds is None:
             raise TypeError(
-                "invalidate what? Give a key, tag= or older_than_seconds=; cache_clear() is for everything"
+                "invalidate what? Give a key, tag=, entity=, session=, user=, tenant=, model=, version= or "
+                "older_than_seconds=; cache_clear() is for everything"
             )
-        return self._tiers.remove(key=key, tag=tag, older_than_seconds=older_than_seconds)
+        if len(labels) > 1:
+            raise TypeError(f"invalidate by one tag or owner at a time, not by {' and '.join(labels)}")
+        label = labels[0] if labels else None
+        return self._tiers.remove(key=key, tag=label, older_than_seconds=older_than_seconds)
+
+    def report_wrong(self, key: str, value: Any = _NO_DEFAULT) -> bool:
+        """Remove a wrong answer, and remember it: this same answer is never stored under `key` again.
+
+        Another one may be. It is remembered for this namespace by all processes that share the folder, for
+        good; equal answers are known as `axolotl_cache.response.wrong.answer_digest` says.
+
+        Args:
+            key: of the entry.
+            value: the wrong answer, if the entry may have gone or changed since it was read; without it, what
+                is stored now.
+
+        Returns:
+            Whether it was stored, and is removed.
+
+        Raises:
+            StoreError: the disk refused to remember or to remove it; other processes may still serve it.
+        """
+        record = self._tiers.peek(key)
+        found = None if record is None else codec.decode(record)
+        known = value is not _NO_DEFAULT or record is not None
+        wrong = found if value is _NO_DEFAULT else value
+        removed = False
+        try:
+            if known:
+                self._wrong.add(key, wrong)
+        finally:
+            # Whatever became of the memory: what is known to be wrong is not served, by a promise either.
+            if record is None or answer_digest(found) == answer_digest(wrong):
+                removed = self._tiers.remove(key=key) > 0
+        return removed
 
     def cache_clear(self) -> int:
         """Remove everything of this cache's namespace, and return how many entries that was.
@@ -339,7 +413,7 @@ class SmartInferenceCache(MutableMapping[str, Any]):
 
     def stats(self) -> CacheStats:
         """Return what was counted since this object was made, and what is held now. Cost: O(1) or 10 us."""
-        return self._tiers.stats()
+        return replace(self._tiers.stats(), refused_as_wrong=self._wrong.refused)
 
     def age(self, key: str) -> float | None:
         """Return the age of an entry in seconds, or None if it is not there. Changes no count."""
@@ -443,6 +517,22 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         expires_at, sliding_seconds = self._lifetime.of(key, now, ttl=ttl, sliding=sliding)
         return Record(payload, name, now, expires_at, tags, sliding_seconds=sliding_seconds)
 
+    def _keep(self, key: str, value: Any, record: Record) -> bool:
+        if self._is_wrong(key, value):
+            return False
+        is_stored = self._tiers.keep(key, record)
+        if is_stored and self._is_wrong(key, value):  # reported meanwhile, and removed too early
+            self._tiers.remove(key=key)
+            return False
+        return is_stored
+
+    def _is_wrong(self, key: str, value: Any) -> bool:
+        try:
+            return self._wrong.refuses(key, value)
+        except StoreError as error:  # not knowing what was reported, it stores nothing
+            self._tiers.report(error)
+            return True
+
     def _single_flight(self) -> Flights:
         # Loaded when it is first needed: asyncio and futures take longer to import than all the rest.
         if self._flights is None:
@@ -456,6 +546,7 @@ class SmartInferenceCache(MutableMapping[str, Any]):
     def _after_fork(self) -> None:
         self._making_flights = Lock()
         self._tiers.forget_after_fork()
+        self._wrong.forget_after_fork()
         if self._flights is not None:
             self._flights.forget_after_fork()
 
@@ -469,17 +560,6 @@ def _entry(record: Record) -> Entry:
         record.kind,
         decode_cost(record.cost),
     )
-
-
-def _checked_tags(tags: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(tags, str):
-        raise TypeError(f"tags is several: write tags=[{tags!r}]")
-    checked = tuple(tags)
-    for tag in checked:
-        if not isinstance(tag, str):
-            raise TypeError(f"a tag is a str, not {tag!r}")
-        tag.encode()  # a lone surrogate can't be stored, and is better refused here
-    return checked
 
 
 _ALIVE: weakref.WeakSet[SmartInferenceCache] = weakref.WeakSet()

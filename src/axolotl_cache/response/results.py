@@ -46,6 +46,8 @@ class CacheStats:
     """The same of those in memory."""
     too_large: int = 0
     """Entries that were not kept, being larger than `max_bytes` by themselves."""
+    refused_as_wrong: int = 0
+    """Answers that were not stored again, as they had been reported as wrong."""
 
     @property
     def hits(self) -> int:

@@ -156,15 +156,18 @@ class Tiers:
 
     # Changing
 
-    def keep(self, key: str, record: Record) -> None:
-        """Store `record`; a disk that refuses is reported, and memory has it all the same."""
+    def keep(self, key: str, record: Record) -> bool:
+        """Store `record`, and return whether it is: not if it has expired, or is too large by itself.
+
+        A disk that refuses is reported, and memory has it all the same.
+        """
         _must_be_key(key)
         now = record.created_at
         if not record.is_live(now):
             _, trouble = self._remove(key=key)
             if trouble is not None:
                 self.report(trouble)
-            return
+            return False
         trouble = None
         with self._changing:
             self._must_be_open()
@@ -192,6 +195,7 @@ class Tiers:
                 trouble = self._catch_up(now)
         if trouble is not None:
             self.report(trouble)
+        return Departure(key, "too large") not in forgotten
 
     def remove(
         self, *, key: str | None = None, tag: str | None = None, older_than_seconds: float | None = None

@@ -1,0 +1,89 @@
+"""`axolotl-cache invalidate`: stored answers removed, without loading a model."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import click
+
+from axolotl_cache.cli.errors import CleanCommand
+from axolotl_cache.cli.flags import cache_options
+from axolotl_cache.cli.settings import load_for_model
+from axolotl_cache.config import Flag, parse_duration
+from axolotl_cache.errors import ConfigError, Problem
+from axolotl_cache.stored_answers import open_response_cache, response_folder
+
+
+@click.command(cls=CleanCommand)
+@click.argument("yaml_file", type=click.Path(path_type=Path), metavar="YOUR_CONFIG.YAML")
+@cache_options
+@click.option("--key", help="The answer with this key, which `inference --json` prints.")
+@click.option("--tag", help="Answers to requests with this tag.")
+@click.option("--entity", help="Answers about this entity.")
+@click.option("--session", help="Answers of this session.")
+@click.option("--user", help="Answers to this principal.")
+@click.option("--tenant", help="Answers of this tenant.")
+@click.option(
+    "--model", help="Answers of this adapter, by name, or of weights or an adapter with this digest."
+)
+@click.option("--version", help="Answers under this cache_version.")
+@click.option("--older-than", metavar="TIME", help="Answers older than this: 7200, 90s, 1h30m, 48h.")
+@click.option("--everything", is_flag=True, help="All stored answers, of all namespaces.")
+@click.option(
+    "--wrong",
+    is_flag=True,
+    help="With --key: the answer is wrong. It is removed, and the same one is never stored there again.",
+)
+def invalidate(
+    yaml_file: Path,
+    flags: dict[str, Flag],
+    key: str | None,
+    older_than: str | None,
+    everything: bool,
+    wrong: bool,
+    **owners: str | None,
+) -> None:
+    """Remove stored answers from the folder that YOUR_CONFIG.YAML names, and print how many that were.
+
+    What meets every condition given is removed, for running programs, too. At most one of --tag, --entity,
+    --session, --user, --tenant, --model and --version. No model is loaded. Keys and values of prefixes
+    stay: they hold no answers, and a namespace keeps them from being served to others.
+    """
+    settings = load_for_model(yaml_file, flags)
+    folder = response_folder(settings)
+    if folder is None:
+        raise _refused("enable_persistence is off, so that answers are in the memory of the running program")
+    named = [name for name, value in owners.items() if value is not None]
+    if len(named) > 1:
+        raise _refused("give one of " + ", ".join(f"--{name}" for name in named))
+    age = _age(older_than)
+    conditions = key is not None or age is not None or bool(named)
+    if everything == conditions:
+        raise _refused("say which answers: by an option, see --help, or else --everything")
+    if wrong and (key is None or age is not None or named):
+        raise _refused("--wrong reports the one answer with the key that --key gives")
+    if not folder.is_dir():  # looking must not make one
+        click.echo(0)
+        return
+    with closing(open_response_cache(settings)) as cache:
+        if wrong:
+            click.echo(int(cache.report_wrong(key or "")))
+        elif everything:
+            click.echo(cache.cache_clear())
+        else:
+            try:
+                click.echo(cache.invalidate(key, older_than_seconds=age, **owners))
+            except ValueError as error:
+                raise _refused(str(error)) from error
+
+
+def _age(text: str | None) -> float | None:
+    try:
+        return None if text is None else parse_duration(text)
+    except ValueError as error:
+        raise _refused(str(error)) from error
+
+
+def _refused(message: str) -> ConfigError:
+    return ConfigError([Problem("command line", "invalidate", message)])

@@ -1,0 +1,295 @@
+"""A request's way through the tiers. The one place that knows their order.
+
+    request -> response cache (exact) -> engine with the prefix cache -> answer
+
+Every answer says which tier served it, what was reused, and why the others could not.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import replace
+
+from axolotl_cache.clock import Clock, wall_clock
+from axolotl_cache.config import TtlRules
+from axolotl_cache.engine.adapters import Adapter, Adapters
+from axolotl_cache.engine.engine import Engine
+from axolotl_cache.engine.generation import Generation
+from axolotl_cache.engine.prompt import PromptRenderer
+from axolotl_cache.engine.sampling import check_sampling
+from axolotl_cache.errors import CapacityError, NotCached, RequestError
+from axolotl_cache.namespace import Namespace
+from axolotl_cache.pipeline.equal_requests import Computing, EqualRequests
+from axolotl_cache.pipeline.exact import OFF, ExactTier, Question
+from axolotl_cache.pipeline.prefix_miss import PREFIX_OFF, prefix_miss
+from axolotl_cache.pipeline.stored import cost_of, from_entry
+from axolotl_cache.pipeline.totals import Totals
+from axolotl_cache.pipeline.writing import Writing
+from axolotl_cache.request import Answer, Delta, Miss, Request, Served, Usage
+from axolotl_cache.response import Entry, KeyExplanation, SmartInferenceCache
+from axolotl_cache.response.prices import NO_PRICES, PriceTable
+from axolotl_cache.response.storable import ABORTED, FAILED
+
+
+class Pipeline:
+    """Answers requests through the response cache and the engine's prefix cache, from any thread.
+
+    Args:
+        engine: computes what no cache knows.
+        renderer: the model's template and tokenizer.
+        namespace: of the model as it is loaded.
+        response: the response cache; None leaves it out.
+        adapters: what requests may name as their adapter; None knows no other than the model's own.
+        ttl_rules: for how long answers of which kind may be served; None is the response cache's timeout.
+        leave_out: sampling settings that are no part of a stored answer's key, as `["seed"]`: requests that
+            differ there alone share an answer.
+        prices: what answers cost, for the account of what was saved.
+        model_name: of the model as it was loaded, in `prices`; adapters go by their own names.
+        clock: wall clock, for the age of stored answers.
+
+    Attributes:
+        response_enabled: kill switch of the response cache, at run time.
+        prefix_enabled: kill switch of the prefix cache, at run time.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        renderer: PromptRenderer,
+        namespace: Namespace,
+        response: SmartInferenceCache | None = None,
+        *,
+        adapters: Adapters | None = None,
+        ttl_rules: TtlRules | None = None,
+        leave_out: Iterable[str] = (),
+        prices: PriceTable = NO_PRICES,
+        model_name: str = "",
+        clock: Clock = wall_clock,
+    ) -> None:
+        self.engine = engine
+        self.renderer = renderer
+        self.adapters = adapters
+        self.namespace = namespace.for_layout(engine.exactness.mode)
+        self.response = response
+        self.response_enabled = response is not None
+        self.prefix_enabled = True
+        self.totals = Totals()
+        self._exact = None if response is None else ExactTier(response, ttl_rules, leave_out)
+        self._prices = prices
+        self._model_name = model_name
+        self._counting = threading.Lock()
+        self._equal = EqualRequests()
+        self._clock = clock
+
+    def answer(self, request: Request) -> Answer:
+        """Return the whole answer at once."""
+        (answer,) = [part for part in self.stream(request) if isinstance(part, Answer)]
+        return answer
+
+    def stream(self, request: Request) -> Generator[Delta | Answer, None, None]:
+        """Yield the answer's text as it comes, and at the end the `Answer` with the whole account.
+
+        An answer that is not read to its end is not stored. A request that equals one under way waits for its
+        answer, however long that takes to compute, but not for its reader: once the other's answer has lain
+        unread for 2 seconds in all, this one is computed, too.
+
+        Raises:
+            RequestError: the request can't be served as asked.
+            NotCached: it wants a stored answer or none, and there is none to serve.
+        """
+        started = time.perf_counter()
+        text = self.renderer.text(request)
+        # Held to the end: a reload in the midst of an answer changes neither its weights nor its namespace.
+        adapter = self._adapter(request)
+        namespace = self._namespace(adapter).for_tenant(request.tenant)
+        exact = self._exact if self.response_enabled else None
+        if exact is None:
+            if request.cache_control.only_if_cached:
+                raise NotCached(OFF)
+            yield from self._compute(request, text, namespace, adapter, None, None, started)
+            return
+        question, mine = exact.question(request, text, namespace), Computing()
+        found = exact.look_up(question)
+        if request.cache_control.only_if_cached and isinstance(found, Miss):
+            raise NotCached(f"nothing stored can answer this request: {found.reason}")
+        while (
+            isinstance(found, Miss) and question.may_be_shared and not self._equal.begin(question.key, mine)
+        ):
+            found = exact.look_up(question)
+        if isinstance(found, Entry):
+            stored = self._stored(found, question, started)
+            yield Delta(stored.text, stored.logprobs)
+            yield self._counted(stored)
+            return
+        try:
+            yield from mine.handed_out(
+                self._compute(request, text, namespace, adapter, question, found, started)
+            )
+        finally:
+            self._equal.end(question.key, mine)
+
+    def _compute(
+        self,
+        request: Request,
+        text: str,
+        namespace: Namespace,
+        adapter: Adapter | None,
+        question: Question | None,
+        response_miss: Miss | None,
+        started: float,
+    ) -> Generator[Delta | Answer, None, None]:
+        """Yield an answer that the engine computes, and store it if it may be."""
+        ended = FAILED
+        try:
+            generation = self._generate(request, text, namespace, adapter)
+            writing = Writing(self.renderer, generation, request.sampling)
+            yield from writing.deltas()
+            ended = ""
+        except GeneratorExit:
+            ended = ABORTED
+            raise
+        finally:
+            if ended and question is not None:
+                with self._counting:
+                    self.totals.not_stored[question.not_stored or ended] += 1
+        now = time.perf_counter()
+        answer = Answer(
+            text=writing.text,
+            finish_reason=writing.finish_reason,
+            served=Served.HIT_PREFIX if generation.cached_tokens else Served.MISS,
+            usage=Usage(generation.prompt_tokens, generation.cached_tokens, writing.completion_tokens),
+            ttft_seconds=(writing.first_at or now) - started,
+            total_seconds=now - started,
+            response_miss=response_miss,
+            prefix_miss=prefix_miss(self.renderer, generation) if self.prefix_enabled else Miss(PREFIX_OFF),
+            saved=self._prices.saved_by_prefix(
+                generation.cached_tokens, self._prefill_seconds(generation), self._name(request)
+            ),
+            key="" if question is None else question.key,
+            ttl=None if question is None else question.ttl,
+            logprobs=writing.logprobs,
+        )
+        if question is None or self._exact is None:
+            not_stored: str | None = OFF
+        else:
+            not_stored = self._exact.keep(question, answer, self._name(request))
+        yield self._counted(replace(answer, not_stored=not_stored))
+
+    def _generate(
+        self, request: Request, text: str, namespace: Namespace, adapter: Adapter | None
+    ) -> Generation:
+        special = [self.renderer.special_token(stop) for stop in request.sampling.stop]
+        return self.engine.generate(
+            self.renderer.tokens(text, is_plain=request.prompt is not None),
+            request.sampling,
+            namespace=namespace.digest,
+            reuse=self.prefix_enabled,
+            # Special tokens are not part of the text, where a stop string would be looked for.
+            end_tokens=frozenset(token for token in special if token is not None),
+            **({} if adapter is None else {"adapter": adapter}),
+        )
+
+    def explain_key(self, request: Request) -> KeyExplanation:
+        """Return what is in the key of a request's answer; two explanations say where two requests differ.
+
+        Raises:
+            RequestError: the request can't be served as asked, or there is no response cache.
+        """
+        if self._exact is None:
+            raise RequestError("there is no response cache, and so no key")
+        namespace = self._namespace(self._adapter(request)).for_tenant(request.tenant)
+        return self._exact.explain(request, self.renderer.text(request), namespace)
+
+    def report_wrong(self, answer: Answer) -> bool:
+        """Remove a stored answer that is wrong; this same answer is never stored for its request again.
+
+        Returns:
+            Whether it was stored.
+
+        Raises:
+            RequestError: the answer has no entry: the response cache was off.
+            StoreError: the disk refused.
+        """
+        if self._exact is None or not answer.key:
+            raise RequestError("this answer is of no entry in the response cache: that was off")
+        return self._exact.report_wrong(answer)
+
+    def check(self, request: Request) -> None:
+        """Raise RequestError if the request can't be served as asked; compute nothing."""
+        text = self.renderer.text(request)
+        tokens = self.renderer.tokens(text, is_plain=request.prompt is not None)
+        self.engine.check_length(len(tokens), request.sampling.max_new_tokens)
+        check_sampling(request.sampling)
+        namespace = self._namespace(self._adapter(request))
+        if self._exact is not None:
+            self._exact.question(request, text, namespace)
+
+    def precompute(
+        self,
+        system_prompts: Sequence[str],
+        prefix_length: int,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> tuple[int, ...]:
+        """Compute and pin the leading tokens of each system prompt; return how many of each.
+
+        For the model as it was loaded and no tenant: adapters and tenants have namespaces of their own.
+
+        Args:
+            system_prompts: texts; empty for the message that the template puts in by itself.
+            prefix_length: tokens to pin of each, at the most; rounded down to whole blocks.
+            progress: called with (prompts done, prompts in all).
+
+        Raises:
+            CapacityError: together they do not fit below the bound; nothing stays pinned, nor in memory.
+        """
+        wanted: list[str | None] = [*dict.fromkeys(system_prompts)] or [None]
+        pinned: list[int] = []
+        for done, system in enumerate(wanted):
+            progress(done, len(wanted))
+            tokens = self.renderer.shared_prefix(system) if self.renderer.takes_messages else []
+            try:
+                pinned.append(self.engine.pin(tokens[:prefix_length], namespace=self.namespace.digest))
+            except CapacityError:
+                self.engine.clear_memory(namespace=self.namespace.digest)
+                raise
+        progress(len(wanted), len(wanted))
+        return tuple(pinned)
+
+    def close(self) -> None:
+        """Write out what is pending and let go of files."""
+        self.engine.close()
+        if self.response is not None:
+            self.response.close()
+
+    def _adapter(self, request: Request) -> Adapter | None:
+        """Return the adapter that a request names; None for the model as it was loaded."""
+        if not request.adapter:
+            return None
+        if self.adapters is None:
+            raise RequestError(f"there is no adapter {request.adapter!r}: this model is served without any")
+        return self.adapters.get(request.adapter)
+
+    def _namespace(self, adapter: Adapter | None) -> Namespace:
+        if adapter is None or self.adapters is None:
+            return self.namespace
+        return self.adapters.namespace_for(adapter, self.namespace)
+
+    def _name(self, request: Request) -> str:
+        return request.adapter or self._model_name
+
+    def _stored(self, entry: Entry, question: Question, started: float) -> Answer:
+        cost = cost_of(entry)
+        saved = self._prices.saved_by_answer(cost, time.perf_counter() - started)
+        return from_entry(entry, question.key, saved, started, self._clock())
+
+    def _prefill_seconds(self, generation: Generation) -> float:
+        """Return what computing the cached tokens would have taken, at the speed measured so far."""
+        stats = self.engine.stats
+        return generation.cached_tokens * stats.prefill_seconds / max(stats.prefill_tokens, 1)
+
+    def _counted(self, answer: Answer) -> Answer:
+        with self._counting:
+            self.totals.count(answer)
+        return answer

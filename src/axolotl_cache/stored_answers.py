@@ -1,0 +1,42 @@
+"""The response cache that a configuration describes. Loads neither the engine nor torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from axolotl_cache.config import Settings
+from axolotl_cache.paths import cache_home
+from axolotl_cache.response import SmartInferenceCache
+
+ENTRIES_PER_CONCURRENT_REQUEST: Final = 10
+LEAST_ENTRIES: Final = 256
+
+
+def response_folder(settings: Settings) -> Path | None:
+    """Return the folder where answers are kept; None if they are kept in memory."""
+    if not settings.inference.enable_persistence:
+        return None
+    own = settings.inference.persistence_path
+    return Path(own).expanduser() if own else cache_home() / "responses"
+
+
+def open_response_cache(
+    settings: Settings, *, concurrency: int = 1, persistent: bool = True
+) -> SmartInferenceCache:
+    """Open the response cache that the settings describe.
+
+    Args:
+        settings: what is in force.
+        concurrency: requests expected at once; decides the size when `max_cache_entries` is "auto".
+        persistent: False keeps it in memory, whatever the settings say.
+    """
+    wanted = settings.inference.max_cache_entries
+    entries = max(LEAST_ENTRIES, ENTRIES_PER_CONCURRENT_REQUEST * concurrency) if wanted == "auto" else wanted
+    path = response_folder(settings) if persistent else None
+    return SmartInferenceCache(
+        capacity=entries,
+        timeout=settings.inference.entry_timeout,
+        persistence_path=path,
+        policy=settings.inference.cache_policy,
+    )
