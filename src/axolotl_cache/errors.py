@@ -4,6 +4,7 @@
      +-- ConfigError          the YAML, a flag or an environment variable is wrong (all mistakes at once)
      +-- RequestError         this one request can't be served as asked; others are not touched
      |    +-- RequestCancelled    it was cancelled before its end, by another than its reader
+     |    +-- StreamDiverged      its answer failed half way, and computed again it began otherwise
      |    +-- NotCached           nothing stored could answer it, and it wanted nothing computed
      +-- ModelLoadError       the model that the YAML names can't be loaded here
      +-- NamespaceMismatch    cached state belongs to another model, template, tenant or version
@@ -53,6 +54,10 @@ class RequestError(AxolotlCacheError):
 
 class RequestCancelled(RequestError):
     """This request was cancelled, by the engine's closing for one. Send it again."""
+
+
+class StreamDiverged(RequestError):
+    """This answer failed half way, and computed again it began otherwise. Send the request again."""
 
 
 class NotCached(RequestError):

@@ -16,7 +16,7 @@ from axolotl_cache.engine.lower import LowerTier, open_lower_store
 from axolotl_cache.engine.prompt import PromptRenderer
 from axolotl_cache.engine.sampling import Choice
 from axolotl_cache.errors import CapacityError, RequestError
-from axolotl_cache.pipeline import Pipeline, equal_requests
+from axolotl_cache.pipeline import Pipeline
 from axolotl_cache.request import Answer, CacheControl, Delta, Message, Request, Sampling, Served
 
 SYSTEM = "You help the customers of a bank. " * 12
@@ -279,30 +279,82 @@ def answers_of_three_threads(pipeline):
     return answers
 
 
+def computations(pipeline, monkeypatch, seconds=0.0):
+    """Count what the engine is asked for; each of its calls takes so much longer."""
+    asked, generate, run = [], pipeline.engine.generate, pipeline.engine._forward.run
+    monkeypatch.setattr(
+        pipeline.engine, "generate", lambda *a, **more: (asked.append(1), generate(*a, **more))[1]
+    )
+    monkeypatch.setattr(pipeline.engine._forward, "run", lambda *a: (time.sleep(seconds), run(*a))[1])
+    return asked
+
+
 def test_equal_requests_are_computed_once_however_long_that_takes(pipeline, monkeypatch):
-    monkeypatch.setattr(equal_requests, "READER_SECONDS", 0.1)
-    run, begun = pipeline.engine._forward.run, threading.Event()
-
-    def slow(*arguments):
-        begun.set()
-        time.sleep(0.05)
-        return run(*arguments)
-
-    monkeypatch.setattr(pipeline.engine._forward, "run", slow)
+    asked = computations(pipeline, monkeypatch, seconds=0.05)
     answers = answers_of_three_threads(pipeline)
     assert sorted(a.served for a in answers) == [Served.HIT_EXACT, Served.HIT_EXACT, Served.MISS]
+    assert len(asked) == 1
+    assert len({a.text for a in answers}) == 1
+    assert pipeline.totals.requests == 3
+    assert pipeline.totals.served[Served.HIT_EXACT] == 2
+
+
+def test_who_waits_has_the_answer_as_it_comes(pipeline, monkeypatch):
+    asked = computations(pipeline, monkeypatch)
+    first, second = pipeline.stream(ask("Hello?")), pipeline.stream(ask("Hello?"))
+    begun = [next(first), next(first)]
+    assert [next(second), next(second)] == begun
+    (*rest, answer), (*rest_too, answer_too) = list(first), list(second)
+    assert rest == rest_too
+    assert "".join(part.text for part in begun + rest) == answer.text == answer_too.text
+    assert (answer.served, answer_too.served) == (Served.MISS, Served.HIT_EXACT)
+    assert answer_too.usage.cached_tokens == answer.usage.prompt_tokens
+    assert answer_too.ttft_seconds <= answer_too.total_seconds
+    assert len(asked) == 1
 
 
 def test_a_reader_that_stops_does_not_hold_up_equal_requests(pipeline, monkeypatch):
-    monkeypatch.setattr(equal_requests, "READER_SECONDS", 0.2)
+    asked = computations(pipeline, monkeypatch)
     lazy = pipeline.stream(ask("Hello?"))
     first = next(lazy)
     answers = answers_of_three_threads(pipeline)
-    assert [a.served for a in answers].count(Served.HIT_EXACT) == 2, "one computes, for all who wait"
-    assert len({a.text for a in answers}) == 1
+    assert [a.served for a in answers] == [Served.HIT_EXACT] * 3
     *rest, answer = lazy
     assert "".join(part.text for part in [first, *rest]) == answer.text == answers[0].text
-    assert not pipeline._equal._computing
+    assert len(asked) == 1
+    assert not pipeline._under_way._streams
+
+
+def test_when_the_first_of_equal_requests_fails_another_is_computed(pipeline, monkeypatch):
+    expected = pipeline.answer(ask("Hello?")).text
+    pipeline.response.cache_clear()
+    run, calls = pipeline.engine._forward.run, []
+
+    def breaks_once(*arguments):
+        calls.append(1)
+        if len(calls) == 4:
+            raise RuntimeError("out of luck")
+        return run(*arguments)
+
+    monkeypatch.setattr(pipeline.engine._forward, "run", breaks_once)
+    pipeline.engine.draft_tokens = 0
+    first, second = pipeline.stream(ask("Hello?")), pipeline.stream(ask("Hello?"))
+    begun = next(first)
+    assert next(second) == begun
+    with pytest.raises(RuntimeError, match="out of luck"):
+        list(first)
+    *rest, answer = second
+    assert "".join(part.text for part in [begun, *rest]) == answer.text == expected
+    assert answer.served is not Served.HIT_EXACT
+
+
+def test_the_control_requests_that_may_not_be_shared_are_each_computed(pipeline, monkeypatch):
+    asked = computations(pipeline, monkeypatch)
+    request = ask("Hello?", sampling=replace(GREEDY, temperature=1.0))
+    first, second = pipeline.stream(request), pipeline.stream(request)
+    next(first), next(second)
+    list(first), list(second)
+    assert len(asked) == 2
 
 
 def test_plain_prompts_are_not_templated_and_never_mixed_up_with_rendered_ones(pipeline):

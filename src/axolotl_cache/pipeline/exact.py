@@ -109,6 +109,11 @@ class ExactTier:
         entry = self._cache.lookup(question.key, max_age_seconds=max_age)
         return entry or Miss(self._cache.why_missing(question.key) or TOO_OLD)
 
+    def holds(self, question: Question) -> bool:
+        """Return whether `look_up` would find an answer. Changes no count."""
+        age, max_age = self._cache.age(question.key), question.request.cache_control.max_age_seconds
+        return age is not None and (max_age is None or age <= max_age)
+
     def keep(self, question: Question, answer: Answer, model: str) -> str | None:
         """Store an answer of `model` if it may be stored, and return why it was not."""
         control = question.request.cache_control

@@ -10,7 +10,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
 
 from axolotl_cache.clock import Clock, wall_clock
 from axolotl_cache.config import TtlRules
@@ -19,17 +21,17 @@ from axolotl_cache.engine.engine import Engine
 from axolotl_cache.engine.generation import Generation
 from axolotl_cache.engine.prompt import PromptRenderer
 from axolotl_cache.engine.sampling import check_sampling
-from axolotl_cache.errors import CapacityError, NotCached, RequestError
+from axolotl_cache.errors import CapacityError, NotCached, RequestError, StreamDiverged
 from axolotl_cache.namespace import Namespace
-from axolotl_cache.pipeline.equal_requests import Computing, EqualRequests
 from axolotl_cache.pipeline.exact import OFF, ExactTier, Question
 from axolotl_cache.pipeline.prefix_miss import PREFIX_OFF, prefix_miss
+from axolotl_cache.pipeline.shared_stream import SharedStreams
 from axolotl_cache.pipeline.stored import cost_of, from_entry
 from axolotl_cache.pipeline.totals import Totals
 from axolotl_cache.pipeline.writing import Writing
 from axolotl_cache.request import Answer, Delta, Miss, Request, Served, Usage
 from axolotl_cache.response import Entry, KeyExplanation, SmartInferenceCache
-from axolotl_cache.response.prices import NO_PRICES, PriceTable
+from axolotl_cache.response.prices import NO_PRICES, Cost, PriceTable
 from axolotl_cache.response.storable import ABORTED, FAILED
 
 
@@ -80,7 +82,7 @@ class Pipeline:
         self._prices = prices
         self._model_name = model_name
         self._counting = threading.Lock()
-        self._equal = EqualRequests()
+        self._under_way: SharedStreams[Delta | Answer] = SharedStreams()
         self._clock = clock
 
     def answer(self, request: Request) -> Answer:
@@ -91,12 +93,14 @@ class Pipeline:
     def stream(self, request: Request) -> Generator[Delta | Answer, None, None]:
         """Yield the answer's text as it comes, and at the end the `Answer` with the whole account.
 
-        An answer that is not read to its end is not stored. A request that equals one under way waits for its
-        answer, however long that takes to compute, but not for its reader: once the other's answer has lain
-        unread for 2 seconds in all, this one is computed, too.
+        An answer that nobody reads to its end is not stored. Requests that equal one under way share its
+        computation, and have what came of it at once and the rest as it comes; whichever reader is ahead
+        has it computed, so that nobody waits for a slow one. If it fails, the one that began it gets the
+        error, and one of the others begins anew.
 
         Raises:
             RequestError: the request can't be served as asked.
+            StreamDiverged: an equal request's computation failed half way, and began otherwise a second time.
             NotCached: it wants a stored answer or none, and there is none to serve.
         """
         started = time.perf_counter()
@@ -110,25 +114,57 @@ class Pipeline:
                 raise NotCached(OFF)
             yield from self._compute(request, text, namespace, adapter, None, None, started)
             return
-        question, mine = exact.question(request, text, namespace), Computing()
+        question = exact.question(request, text, namespace)
         found = exact.look_up(question)
         if request.cache_control.only_if_cached and isinstance(found, Miss):
             raise NotCached(f"nothing stored can answer this request: {found.reason}")
-        while (
-            isinstance(found, Miss) and question.may_be_shared and not self._equal.begin(question.key, mine)
-        ):
-            found = exact.look_up(question)
         if isinstance(found, Entry):
-            stored = self._stored(found, question, started)
-            yield Delta(stored.text, stored.logprobs)
-            yield self._counted(stored)
+            yield from self._handed_out(self._stored(found, question, started))
             return
-        try:
-            yield from mine.handed_out(
-                self._compute(request, text, namespace, adapter, question, found, started)
+        compute = partial(self._compute, request, text, namespace, adapter, question, found, started)
+        yield from self._shared(exact, question, compute, started) if question.may_be_shared else compute()
+
+    def _handed_out(self, stored: Answer, told: str = "") -> Generator[Delta | Answer, None, None]:
+        """Yield a stored answer to a reader that was told its beginning already."""
+        if not stored.text.startswith(told):
+            raise StreamDiverged(
+                "an answer failed half way, and another is stored now; send the request again"
             )
-        finally:
-            self._equal.end(question.key, mine)
+        yield Delta(stored.text[len(told) :], () if told else stored.logprobs)
+        yield self._counted(stored)
+
+    def _shared(
+        self,
+        exact: ExactTier,
+        question: Question,
+        compute: Callable[[], Generator[Delta | Answer, None, None]],
+        started: float,
+    ) -> Generator[Delta | Answer, None, None]:
+        """Yield an answer that is computed once for all who ask for it now."""
+        told, first_at = "", started
+        while True:
+            # Looked up again where a computation begins: another may have ended meanwhile.
+            parts = self._under_way.read(question.key, lambda: None if exact.holds(question) else compute())
+            with closing(parts):
+                for part, is_mine in parts:
+                    if isinstance(part, Answer):
+                        yield (
+                            part
+                            if is_mine
+                            else self._counted(self._of_another(part, question, started, first_at))
+                        )
+                        return
+                    first_at = first_at if told else time.perf_counter()
+                    told += part.text
+                    yield part
+            found = exact.look_up(question)
+            if isinstance(found, Entry):
+                yield from self._handed_out(self._stored(found, question, started), told)
+                return
+            if told:
+                raise StreamDiverged(
+                    "an answer failed half way, and is not stored either; send the request again"
+                )
 
     def _compute(
         self,
@@ -283,6 +319,27 @@ class Pipeline:
         cost = cost_of(entry)
         saved = self._prices.saved_by_answer(cost, time.perf_counter() - started)
         return from_entry(entry, question.key, saved, started, self._clock())
+
+    def _of_another(self, answer: Answer, question: Question, started: float, first_at: float) -> Answer:
+        """Return the account of an answer that was computed for an equal request."""
+        usage, total_seconds = answer.usage, time.perf_counter() - started
+        cost = Cost(
+            usage.prompt_tokens,
+            usage.completion_tokens,
+            answer.total_seconds,
+            usage.cached_tokens,
+            self._name(question.request),
+        )
+        return replace(
+            answer,
+            served=Served.HIT_EXACT,
+            usage=Usage(usage.prompt_tokens, usage.prompt_tokens, usage.completion_tokens),
+            ttft_seconds=first_at - started,
+            total_seconds=total_seconds,
+            saved=self._prices.saved_by_answer(cost, total_seconds),
+            response_miss=None,
+            prefix_miss=None,
+        )
 
     def _prefill_seconds(self, generation: Generation) -> float:
         """Return what computing the cached tokens would have taken, at the speed measured so far."""

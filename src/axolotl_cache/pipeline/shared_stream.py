@@ -1,0 +1,177 @@
+"""Equal requests that are under way at the same time: computed once, and every reader has it as it comes.
+
+There is no thread of its own. The parts that came are kept, and whichever reader wants one that is not there
+yet has it computed, for all: a slow reader, or one that leaves, holds up nobody. When the last has left, the
+computation is closed. If it fails, the error goes to the reader that began it, and one of the others begins
+anew: what that yields must begin with what they have had already, or they end with an error of their own.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
+from typing import Generic, TypeVar
+
+from axolotl_cache.errors import StreamDiverged
+
+T = TypeVar("T")
+
+
+class _Failed(Exception):
+    """Another reader's computation failed."""
+
+
+class SharedStream(Generic[T]):
+    """What one computation yields, for all who read it.
+
+    Args:
+        source: the computation; run by one reader's thread at a time, closed when nobody reads on.
+        ended: called once, when nothing more will come or nobody is left.
+    """
+
+    def __init__(self, source: Generator[T, None, None], ended: Callable[[SharedStream[T]], None]) -> None:
+        self._source = source
+        self._ended = ended
+        self._changed = threading.Condition()
+        self._parts: list[T] = []
+        self._is_pulled = False
+        self._is_over = False
+        self._error: BaseException | None = None
+        self._readers = 0
+
+    def join(self) -> bool:
+        """Count the caller among the readers: it must then `read`. False if it comes too late."""
+        with self._changed:
+            if not self._is_over:
+                self._readers += 1
+            return not self._is_over
+
+    def read(self) -> Generator[T, None, None]:
+        """Yield all parts from the first on, those to come included; for each that has joined, once.
+
+        Raises:
+            _Failed: the computation failed, with its error as the cause.
+        """
+        seen = 0
+        try:
+            while self._is_there(seen):
+                yield self._parts[seen]
+                seen += 1
+        finally:
+            self._leave()
+
+    def _is_there(self, index: int) -> bool:
+        """Return whether there is such a part; wait for it, or have it computed, while that is open."""
+        while True:
+            with self._changed:
+                while index >= len(self._parts) and self._is_pulled:
+                    self._changed.wait()
+                if index < len(self._parts):
+                    return True
+                if self._error is not None:
+                    raise _Failed from self._error
+                if self._is_over:
+                    return False
+                self._is_pulled = True
+            self._pull()
+
+    def _pull(self) -> None:
+        """Have the next part computed."""
+        parts: list[T] = []
+        error: BaseException | None = None
+        try:
+            parts = [next(self._source)]
+        except StopIteration:
+            pass
+        except BaseException as failure:
+            error = failure
+            if not isinstance(failure, Exception):
+                raise  # it is this thread that is interrupted; to the others it is a failure like any
+        finally:
+            with self._changed:
+                self._parts += parts
+                self._is_pulled, self._is_over, self._error = False, not parts, error
+                self._changed.notify_all()
+            if not parts:
+                self._ended(self)
+
+    def _leave(self) -> None:
+        with self._changed:
+            self._readers -= 1
+            if self._readers or self._is_over:
+                return
+            self._is_over = True
+        self._ended(self)
+        self._source.close()
+
+
+class SharedStreams(Generic[T]):
+    """The computations that are under way, by key."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._streams: dict[str, SharedStream[T]] = {}
+
+    def read(
+        self, key: str, begin: Callable[[], Generator[T, None, None] | None]
+    ) -> Generator[tuple[T, bool], None, None]:
+        """Yield each part of what is computed for `key`, and whether this very reader began the computation.
+
+        Ends without a part, or too early, where there is nothing to compute any more.
+
+        Args:
+            key: equal for what may be shared.
+            begin: returns the computation, not yet begun; None if there is none to begin, as what it
+                would yield has come by another way. Called under a lock: it must not take long.
+
+        Raises:
+            StreamDiverged: another's computation failed half way, and computed again it began otherwise.
+            Exception: what the computation raised, if this reader began it.
+        """
+        had: list[T] = []
+        while (joined := self._join(key, begin)) is not None:
+            stream, is_mine = joined
+            try:
+                with closing(stream.read()) as parts:
+                    for part in behind(had, parts):
+                        yield part, is_mine
+                return
+            except _Failed as failed:
+                if is_mine and isinstance(failed.__cause__, Exception):
+                    raise failed.__cause__ from None
+
+    def _join(
+        self, key: str, begin: Callable[[], Generator[T, None, None] | None]
+    ) -> tuple[SharedStream[T], bool] | None:
+        with self._lock:
+            stream = self._streams.get(key)
+            if stream is not None and stream.join():
+                return stream, False
+            source = begin()
+            if source is None:
+                return None
+            stream = self._streams[key] = SharedStream(source, lambda over: self._forget(key, over))
+            stream.join()
+            return stream, True
+
+    def _forget(self, key: str, stream: SharedStream[T]) -> None:
+        with self._lock:
+            if self._streams.get(key) is stream:
+                del self._streams[key]
+
+
+def behind(had: list[T], parts: Iterable[T]) -> Iterator[T]:
+    """Yield the parts behind those that a reader `had`, and count them among these.
+
+    Raises:
+        StreamDiverged: they begin otherwise.
+    """
+    for at, part in enumerate(parts):
+        if at == len(had):
+            had.append(part)
+            yield part
+        elif had[at] != part:
+            raise StreamDiverged(
+                "an answer failed half way, and computed again it began otherwise; send the request again"
+            )
