@@ -1,6 +1,5 @@
 """What a pipeline stores, for how long, whose it is, what it saves; and what answers say of that."""
 
-import json
 import math
 from dataclasses import replace
 from decimal import Decimal
@@ -343,15 +342,14 @@ def test_without_a_price_there_is_no_money(make):
     assert pipeline.totals.saved_money is None
 
 
-def test_answers_that_an_earlier_version_stored_are_served(make):
+def test_an_entry_says_what_computing_its_answer_took_and_of_what_kind_it_is(make):
     pipeline = make()
     answer = pipeline.answer(ask())
-    value = pipeline.response.get(answer.key)
-    old = {name: part for name, part in value.items() if name not in ("cached_tokens", "ttl")}
-    pipeline.response.set(answer.key, json.loads(json.dumps(old)))
-    hit = pipeline.answer(ask())
-    assert (hit.served, hit.text) == (Served.HIT_EXACT, answer.text)
-    assert "earlier version" in hit.ttl.why
+    entry = pipeline.response.lookup(answer.key)
+    assert entry.cost["completion_tokens"] == answer.usage.completion_tokens
+    assert entry.cost["seconds"] == answer.total_seconds
+    assert entry.kind == answer.ttl.kind
+    assert pipeline.answer(ask()).ttl == answer.ttl
 
 
 def test_tools_reach_the_chat_template(make):

@@ -263,7 +263,7 @@ class TestAccounts:
     def test_what_they_can_not_be_is_refused(self, make):
         cache = make()
         with pytest.raises(ValueError, match="kind is 'static', 'dynamic', 'realtime' or ''"):
-            cache.set("k", 1, kind="realtime")
+            cache.set("k", 1, kind="statik")
         with pytest.raises(ValueError, match="at most 2000 characters"):
             cache.set("k", 1, cost={"model": "x" * 2000})
         with pytest.raises(TypeError, match=r"the cost\['seconds'\]"):

@@ -47,7 +47,7 @@ def test_a_report_in_the_midst_of_storing_is_not_lost(cache, monkeypatch):
     def keep_late(key, record):
         monkeypatch.undo()
         cache.report_wrong("q", "wrong")  # by another thread, say, between the question and the storing
-        keep(key, record)
+        return keep(key, record)
 
     monkeypatch.setattr(cache._tiers, "keep", keep_late)
     assert cache.set("q", "wrong") is False
@@ -95,7 +95,7 @@ def test_what_is_not_there_can_be_reported_by_its_value(cache):
         (CHAT, CHAT | {"id": "b", "created": 2, "usage": {}}, True),
         (CHAT, CHAT | {"choices": []}, False),
         (
-            {"text": "x", "finish_reason": "stop", "seconds": 1.0},
+            {"text": "x", "finish_reason": "stop", "ttl_why": "rule 1"},
             {"text": "x", "finish_reason": "stop"},
             True,
         ),

@@ -29,7 +29,14 @@ def to_cost(answer: Answer, model: str) -> dict[str, Any]:
 
 def cost_of(entry: Entry) -> Cost:
     """Return what the stored answer took to compute."""
-    return Cost(**(entry.cost or {}))
+    stored = entry.cost or {}
+    return Cost(
+        prompt_tokens=stored.get("prompt_tokens", 0),
+        completion_tokens=stored.get("completion_tokens", 0),
+        seconds=stored.get("seconds", 0.0),
+        cached_tokens=stored.get("cached_tokens", 0),
+        model=stored.get("model", ""),
+    )
 
 
 def from_entry(entry: Entry, key: str, saved: Saved, started: float, now_seconds: float) -> Answer:
