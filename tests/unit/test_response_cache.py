@@ -355,8 +355,8 @@ def test_what_is_noted_about_keys_is_bounded(make):
         cache.get(f"k{n}")
     tiers = cache._tiers
     assert len(tiers._checked) <= 10
-    assert tiers._disk is None or len(tiers._disk._ranks._used) <= 256
-    assert len(tiers._memory._used) <= 128
+    assert tiers._disk is None or len(tiers._disk._ranks._used) <= 1024
+    assert len(tiers._memory._used) <= 256
 
 
 def test_a_process_that_only_reads_notes_a_bounded_number_of_uses(tmp_path):
@@ -367,7 +367,7 @@ def test_a_process_that_only_reads_notes_a_bounded_number_of_uses(tmp_path):
             assert [reader.get(f"k{n}") for n in range(50)] == list(range(50))
         ranks = reader._tiers._disk._ranks
         assert ranks._used[-5:] == [f"k{n}" for n in range(45, 50)]
-        assert len(ranks._used) <= 256
+        assert len(ranks._used) <= 1024
         assert len(ranks._policy) <= 50
 
 

@@ -127,8 +127,8 @@ def _connect(path: Path) -> sqlite3.Connection:
     try:
         database.execute("PRAGMA synchronous = NORMAL")
         database.execute("PRAGMA journal_size_limit = 16777216")
-        database.execute("SELECT scope, entries, bytes FROM totals LIMIT 1").fetchone()
-        database.execute("SELECT scale, uses FROM ranking").fetchone()
+        database.execute("SELECT scope, entries, bytes, uses FROM totals LIMIT 1").fetchone()
+        database.execute("SELECT scale FROM ranking").fetchone()
     except BaseException:
         database.close()
         raise

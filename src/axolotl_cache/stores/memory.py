@@ -9,14 +9,14 @@ from dataclasses import replace
 from axolotl_cache.stores.base import Departure, Record, entry_bytes
 from axolotl_cache.stores.policies import LruPolicy, Policy
 
-_USES_AT_ONCE = 128
-"""So that less than one hit in a hundred is the one that tells the policy."""
+_USES_AT_ONCE = 256
+"""So that far less than one hit in a hundred is the one that tells the policy."""
 
 
 class MemoryStore:
     """Records in a dict, and a policy that says who goes first. Nothing outlives the process.
 
-    Uses are collected and told to the policy together, at the next change or when there are 128, so that a
+    Uses are collected and told to the policy together, at the next change or when there are 256, so that a
     hit costs one append whatever the policy.
 
     Has no lock of its own: whoever changes it holds one, and renews that one in a forked child.

@@ -80,7 +80,7 @@ def _copy(old: sqlite3.Connection, new: sqlite3.Connection, blobs: BlobFolder) -
         if whole:
             rows.upsert(new, scope, key, record, rank=used)
             highest = max(highest, used)
-    new.execute("UPDATE ranking SET uses = ?", (highest,))
+    new.execute("UPDATE totals SET uses = ?", (highest,))
     new.executemany(
         "INSERT INTO removed (scope, key, at) VALUES (?, ?, ?)",
         old.execute("SELECT scope, key, at FROM removed ORDER BY id"),

@@ -129,7 +129,7 @@ class LruPolicy(RankedKeys):
 
     def add(self, key: str) -> None:
         """Note that `key` was stored."""
-        # Without helpers, here only: 128 of these at once are what the slowest hits in memory consist of.
+        # Without helpers, here only: 256 of these at once are what the slowest hits in memory consist of.
         self.uses += 1
         self._ranks[key] = self.uses
         self._ranks.move_to_end(key)

@@ -11,7 +11,7 @@ from axolotl_cache.stores.base import Departure
 from axolotl_cache.stores.policies import Policy
 from axolotl_cache.stores.rows import Gone, to_bytes, to_text
 
-_USES_AT_ONCE = 256
+_USES_AT_ONCE = 1024
 _MOST_USES = 65_536
 
 
@@ -74,15 +74,18 @@ class Ranks:
         ids = [row[0] for row in db.execute("SELECT id FROM entries ORDER BY rank, id")]
         ranks = [(self._policy.first_rank(use), entry) for use, entry in enumerate(ids, start=1)]
         db.executemany("UPDATE entries SET rank = ? WHERE id = ?", ranks)
-        db.execute("UPDATE ranking SET scale = ?, uses = ?", (self._policy.scale, len(ids)))
+        db.execute("UPDATE ranking SET scale = ?", (self._policy.scale,))
+        db.execute("UPDATE totals SET uses = ?", (len(ids),))
 
     def write(self, db: sqlite3.Connection, added: str | None = None) -> None:
         """Write down what was used, and the ranks that change because `added` is stored. In a transaction.
 
         The rank of `added` itself, which may have no row yet, is `rank` then.
         """
-        (uses,) = db.execute("SELECT uses FROM ranking").fetchone()
-        self._policy.uses = max(self._policy.uses, int(uses))
+        # As many numbers as there are uses, taken at once. `adaptive` may give a few more, for those that
+        # change places: another process's uses can have the same ones then, which decides ties alone.
+        count = len(self._used) + 1
+        self._policy.uses = rows.take_uses(db, self._scope, self._policy.uses, count)
         self._tell_policy()
         if added is not None:
             self._policy.add(added)
@@ -91,7 +94,6 @@ class Ranks:
             "UPDATE entries SET rank = ? WHERE scope = ? AND key = ?",
             [(rank, self._scope, to_bytes(key)) for key, rank in changes.items() if key != added],
         )
-        db.execute("UPDATE ranking SET uses = ?", (self._policy.uses,))
         if len(self._policy) > 2 * self._capacity + 64:  # others' evictions are not told to the policy
             for key in self._policy.order()[: -self._capacity]:
                 if key != added:
@@ -127,21 +129,22 @@ class Ranks:
         if self._fits(entries, counted):
             return [], []
         expired = self.delete(db, "expires_at <= ?", (now,))
-        if expired:
-            entries, counted = rows.held(db)
+        entries, counted = entries - len(expired), counted - sum(row.counted for row in expired)
+        evicted: list[Gone] = []
         # All but the last of a great many by rank alone: that is one statement.
-        many = max(0, entries - self._capacity - 1)
-        where = "id IN (SELECT id FROM entries WHERE NOT (scope = ? AND key = ?) ORDER BY rank, id LIMIT ?)"
-        evicted = self.delete(db, where, (self._scope, to_bytes(spare), many)) if many else []
-        while not self._fits(entries, counted):
-            victim = self._victim(db, spare)
-            if victim is None:
-                break
+        many = entries - self._capacity - 1
+        if many > 0:
+            where = (
+                "id IN (SELECT id FROM entries WHERE NOT (scope = ? AND key = ?) ORDER BY rank, id LIMIT ?)"
+            )
+            evicted = self.delete(db, where, (self._scope, to_bytes(spare), many))
+            entries, counted = rows.held(db)
+        while not self._fits(entries, counted) and (victim := self._victim(db, spare)) is not None:
             gone = self.delete(db, "scope = ? AND key = ?", victim)
             if not gone:  # another process has evicted it
                 self._policy.drop(to_text(victim[1]))
             evicted += gone
-            entries, counted = rows.held(db)
+            entries, counted = entries - len(gone), counted - sum(row.counted for row in gone)
         # What another scope lost is nobody's business here, but for its files.
         departed = [Departure(to_text(row.key), "expired") for row in expired if row.scope == self._scope]
         departed += [Departure(to_text(row.key), "evicted") for row in evicted if row.scope == self._scope]

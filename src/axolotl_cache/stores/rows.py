@@ -29,6 +29,7 @@ class Gone(NamedTuple):
     key: bytes
     version: int
     size: int
+    counted: int
 
 
 class Row(NamedTuple):
@@ -137,7 +138,7 @@ def select_stamp(db: sqlite3.Connection, scope: bytes, key: bytes) -> Stamp | No
 def upsert(db: sqlite3.Connection, scope: bytes, key: bytes, record: Record, *, rank: int) -> Gone | None:
     """Write a record; return what stood there."""
     old = db.execute(
-        "SELECT scope, key, version, size FROM entries WHERE scope = ? AND key = ?", (scope, key)
+        "SELECT scope, key, version, size, counted FROM entries WHERE scope = ? AND key = ?", (scope, key)
     ).fetchone()
     payload_digest = _digest(record.payload)
     (entry,) = db.execute(
@@ -192,7 +193,7 @@ def postpone(db: sqlite3.Connection, scope: bytes, key: bytes, version: int, exp
 
 def delete(db: sqlite3.Connection, where: str, parameters: Sequence[Value]) -> list[Gone]:
     """Delete rows, and return what they were. `where` is program text; values go as parameters."""
-    statement = f"DELETE FROM entries WHERE {where} RETURNING scope, key, version, size"  # noqa: S608
+    statement = f"DELETE FROM entries WHERE {where} RETURNING scope, key, version, size, counted"  # noqa: S608
     return [Gone(*row) for row in db.execute(statement, parameters).fetchall()]
 
 
@@ -217,6 +218,21 @@ def lowest(db: sqlite3.Connection, scope: bytes, spare: bytes) -> tuple[bytes, b
         (scope, spare),
     ).fetchone()
     return None if row is None else (row[0], row[1])
+
+
+def take_uses(db: sqlite3.Connection, scope: bytes, given: int, count: int) -> int:
+    """Take `count` numbers for uses, above `given` and all that others took; return the one before them."""
+    found = db.execute(
+        "UPDATE totals SET uses = max(?, (SELECT max(uses) FROM totals)) + ? WHERE scope = ? RETURNING uses",
+        (given, count, scope),
+    ).fetchone()
+    if found is None:  # the scope has no row yet
+        found = db.execute(
+            "INSERT INTO totals SELECT ?, 0, 0, max(?, coalesce(max(uses), 0)) + ? FROM totals"
+            " RETURNING uses",
+            (scope, given, count),
+        ).fetchone()
+    return int(found[0]) - count
 
 
 def remember_removed(db: sqlite3.Connection, scope: bytes, keys: Iterable[bytes], now: float) -> None:

@@ -43,9 +43,12 @@ CREATE TABLE removed (
     id INTEGER PRIMARY KEY, scope BLOB NOT NULL, key BLOB NOT NULL, at REAL NOT NULL, UNIQUE (scope, key)
 );
 -- Kept by triggers, because counting 100,000 rows at every write takes longer than the write.
-CREATE TABLE totals (scope BLOB PRIMARY KEY, entries INTEGER NOT NULL, bytes INTEGER NOT NULL) WITHOUT ROWID;
+-- `uses` is how many ranks were given, of all scopes the highest: here because this row is written anyway.
+CREATE TABLE totals (
+    scope BLOB PRIMARY KEY, entries INTEGER NOT NULL, bytes INTEGER NOT NULL, uses INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
 CREATE TRIGGER entry_added AFTER INSERT ON entries BEGIN
-    INSERT INTO totals VALUES (NEW.scope, 1, NEW.counted)
+    INSERT INTO totals (scope, entries, bytes) VALUES (NEW.scope, 1, NEW.counted)
     ON CONFLICT DO UPDATE SET entries = entries + 1, bytes = bytes + NEW.counted;
 END;
 CREATE TRIGGER entry_resized AFTER UPDATE OF counted ON entries BEGIN
@@ -55,9 +58,9 @@ CREATE TRIGGER entry_gone AFTER DELETE ON entries BEGIN
     UPDATE totals SET entries = entries - 1, bytes = bytes - OLD.counted WHERE scope = OLD.scope;
     DELETE FROM tags WHERE entry = OLD.id;
 END;
--- What ranks mean, and how many were given: a policy's, so that those of two processes can be compared.
-CREATE TABLE ranking (scale TEXT NOT NULL, uses INTEGER NOT NULL);
-INSERT INTO ranking VALUES ('lru', 0);
+-- What ranks mean: a policy's, and those of two policies can't be compared.
+CREATE TABLE ranking (scale TEXT NOT NULL);
+INSERT INTO ranking VALUES ('lru');
 """
 
 

@@ -56,7 +56,7 @@ def check(db: sqlite3.Connection, blobs: BlobFolder, capacity: int, max_bytes: i
         and entries == one("SELECT count(*) FROM entries"),
         "tags of no entry": one("SELECT count(*) FROM tags WHERE entry NOT IN (SELECT id FROM entries)") == 0,
         "ranks above what was given": one("SELECT scale FROM ranking") != "lru"
-        or one("SELECT count(*) FROM entries WHERE rank > (SELECT uses FROM ranking)") == 0,
+        or one("SELECT count(*) FROM entries WHERE rank > (SELECT max(uses) FROM totals)") == 0,
         "files and rows differ": set(blobs.versions()) == _versions_in_files(db),
     }
     wrong = [what for what, holds in facts.items() if not holds]
