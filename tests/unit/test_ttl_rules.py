@@ -70,6 +70,8 @@ def test_a_rule_fits_when_all_that_it_has_is_met(rule, fits, fits_not):
         "What is the price of gold now?",
         "as of now, how many are there",
         "What happened this morning?",
+        "whats the weather like in Oslo",
+        "What's the date?",
         "现在几点了？",
         "今天天气怎么样？",
         "目前的汇率是多少？",

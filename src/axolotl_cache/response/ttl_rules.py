@@ -135,7 +135,8 @@ _REALTIME: Final = re.compile(
     rf"|current (?:\w+ )?{_MEASURED}"
     # Not "where do you live": what is live must be something that is shown or measured.
     rf"|live (?:{_MEASURED}|data|feeds?|streams?|updates?|coverage|quotes?)"
-    r"|what time is it|what(?:['’]s| is) the time|what day is it|breaking news"
+    r"|what (?:time|day) is it|breaking news|weather (?:in|at|for|like|forecast|outside)"
+    r"|(?:what|how)(?:['’]?s| is) the (?:weather|temperature|traffic|time|date)"
     rf"|{_MEASURED}\b[^.?!]{{0,40}}\bnow"
     r")\b"
 )
@@ -148,7 +149,7 @@ _REALTIME_ZH: Final = re.compile(
 _DYNAMIC: Final = re.compile(
     r"\b(?:"
     r"schedules?|timetables?|opening hours|business hours|in stock|out of stock|availability"
-    r"|my (?:balance|account|orders?|parcel|package|delivery|shipment|invoice|bill|appointment)"
+    r"|my (?:balance|orders?|parcel|package|delivery|shipment|invoice|bill|appointment)"
     r"|(?:this|next) (?:week|month|weekend)|tomorrow|yesterday"
     r")\b"
 )
