@@ -273,11 +273,11 @@ def test_the_kill_test_would_find_a_migration_that_loses_entries(many, tmp_path)
         kill_while_migrating(many, tmp_path / "killed", 1)
 
 
-def test_between_the_logs_end_and_the_rename_the_old_one_is_whole(many, monkeypatch):
+def test_between_the_logs_end_and_the_rename_the_old_one_is_whole(folder, monkeypatch):
     # killed exactly there: the log's name is gone, the new name is not given yet
-    late = sqlite3.connect(many / "cache.sqlite3", isolation_level=None)
+    late = sqlite3.connect(folder / "cache.sqlite3", isolation_level=None)
     late.execute("PRAGMA wal_autocheckpoint = 0")
-    late.execute("UPDATE entries SET used = used + 1")  # so that there is a log to lose
+    add_rows(late, 50)  # which are in the log and nowhere else
 
     def killed(self, target):
         raise KeyboardInterrupt
@@ -285,8 +285,9 @@ def test_between_the_logs_end_and_the_rename_the_old_one_is_whole(many, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", killed)
         with pytest.raises(KeyboardInterrupt):
-            open_database(many / "cache.sqlite3")
-    assert not (many / "cache.sqlite3-wal").exists()
+            open_database(folder / "cache.sqlite3")
+    assert not (folder / "cache.sqlite3-wal").exists()
+    with opened(folder) as cache:
+        assert len(cache) == 54
+        assert cache["many 49"] == value_of(49)
     late.close()
-    with opened(many) as cache:
-        assert len(cache) == MANY + 4
