@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+import time
+from decimal import Decimal
 
 import pytest
 
 from axolotl_cache import SmartInferenceCache
 from axolotl_cache.clock import ManualClock
+from axolotl_cache.request import Saved
 from axolotl_cache.response.lifetime import Lifetime
+from axolotl_cache.response.prices import PriceTable
+
+
+async def compute_plain():
+    return "answer"
 
 
 @pytest.fixture
@@ -259,6 +268,33 @@ class TestAccounts:
         cache["k"] = "another"
         entry = cache.lookup("k")
         assert (entry.kind, entry.cost) == ("", None)
+
+    def test_hits_know_what_they_saved(self, make):
+        prices = PriceTable.from_mapping({"m": {"input_per_million": 1, "output_per_million": 4}}, "EUR")
+        cache = make(prices=prices)
+        cost = {"prompt_tokens": 1000, "completion_tokens": 500, "seconds": 2.0, "model": "m"}
+        cache.set("k", 1, cost=cost)
+        cache.set("other", 2, cost=cost | {"model": "unknown"})
+        cache["free"] = 3
+        assert cache.stats().saved == Saved()
+        assert cache.lookup("k").saved == Saved(1500, 2.0, Decimal("0.003"), "EUR")
+        assert cache.lookup("other").saved == Saved(1500, 2.0)
+        assert cache.lookup("free").saved == Saved()
+        for _ in range(2000):
+            cache.get("k")
+        assert cache.get("gone") is None
+        saved = cache.stats().saved
+        assert saved == Saved(2002 * 1500, 2002 * 2.0, 2001 * Decimal("0.003"), "EUR")
+
+    def test_what_computing_took_is_measured(self, make):
+        cache = make()
+        response = {"model": "m", "usage": {"prompt_tokens": 7, "completion_tokens": 2}, "choices": []}
+        cache.get_or_compute("api", lambda: (time.sleep(0.02), response)[1])
+        entry = cache.lookup("api")
+        assert entry.cost["seconds"] >= 0.02
+        assert (entry.saved.tokens, entry.cost["model"]) == (9, "m")
+        asyncio.run(cache.aget_or_compute("plain", compute_plain))
+        assert list(cache.lookup("plain").cost) == ["seconds"]
 
     def test_what_they_can_not_be_is_refused(self, make):
         cache = make()

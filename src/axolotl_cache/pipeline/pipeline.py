@@ -26,11 +26,12 @@ from axolotl_cache.namespace import Namespace
 from axolotl_cache.pipeline.exact import OFF, ExactTier, Question
 from axolotl_cache.pipeline.prefix_miss import PREFIX_OFF, prefix_miss
 from axolotl_cache.pipeline.shared_stream import SharedStreams
-from axolotl_cache.pipeline.stored import cost_of, from_entry
+from axolotl_cache.pipeline.stored import from_entry
 from axolotl_cache.pipeline.totals import Totals
 from axolotl_cache.pipeline.writing import Writing
 from axolotl_cache.request import Answer, Delta, Miss, Request, Served, Usage
 from axolotl_cache.response import Entry, KeyExplanation, SmartInferenceCache
+from axolotl_cache.response.accounts import as_cost
 from axolotl_cache.response.prices import NO_PRICES, Cost, PriceTable
 from axolotl_cache.response.storable import ABORTED, FAILED
 
@@ -316,7 +317,7 @@ class Pipeline:
         return request.adapter or self._model_name
 
     def _stored(self, entry: Entry, question: Question, started: float) -> Answer:
-        cost = cost_of(entry)
+        cost = as_cost(entry.cost)
         saved = self._prices.saved_by_answer(cost, time.perf_counter() - started)
         return from_entry(entry, question.key, saved, started, self._clock())
 

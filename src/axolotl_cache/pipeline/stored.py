@@ -8,6 +8,7 @@ from typing import Any
 
 from axolotl_cache.request import Answer, Saved, Served, TokenLogprob, TtlDecision, Usage
 from axolotl_cache.response import Entry
+from axolotl_cache.response.accounts import as_cost
 from axolotl_cache.response.prices import Cost
 
 
@@ -27,18 +28,6 @@ def to_cost(answer: Answer, model: str) -> dict[str, Any]:
     return asdict(cost)
 
 
-def cost_of(entry: Entry) -> Cost:
-    """Return what the stored answer took to compute."""
-    stored = entry.cost or {}
-    return Cost(
-        prompt_tokens=stored.get("prompt_tokens", 0),
-        completion_tokens=stored.get("completion_tokens", 0),
-        seconds=stored.get("seconds", 0.0),
-        cached_tokens=stored.get("cached_tokens", 0),
-        model=stored.get("model", ""),
-    )
-
-
 def from_entry(entry: Entry, key: str, saved: Saved, started: float, now_seconds: float) -> Answer:
     """Return a stored answer.
 
@@ -49,7 +38,7 @@ def from_entry(entry: Entry, key: str, saved: Saved, started: float, now_seconds
         started: when the request came, on the clock of `time.perf_counter`.
         now_seconds: seconds since the epoch.
     """
-    value, cost = entry.value, cost_of(entry)
+    value, cost = entry.value, as_cost(entry.cost)
     took = time.perf_counter() - started
     return Answer(
         text=value["text"],

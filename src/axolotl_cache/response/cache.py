@@ -10,17 +10,20 @@ from importlib import import_module
 from pathlib import Path
 from random import Random
 from threading import Lock
+from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from axolotl_cache import stores
 from axolotl_cache.clock import Clock, wall_clock
 from axolotl_cache.errors import StoreError
+from axolotl_cache.request import Saved
 from axolotl_cache.response import codec
-from axolotl_cache.response.accounts import checked_kind, decode_cost, encode_cost
+from axolotl_cache.response.accounts import as_cost, checked_kind, decode_cost, encode_cost, measured
 from axolotl_cache.response.key import KeyMaker, scope_of
 from axolotl_cache.response.lifetime import Lifetime
 from axolotl_cache.response.owners import checked_tags, owner_tag, refuse_reserved
+from axolotl_cache.response.prices import NO_PRICES, PriceTable
 from axolotl_cache.response.request_key import KeyExplanation
 from axolotl_cache.response.results import CacheStats, Entry
 from axolotl_cache.response.tiers import Tiers
@@ -74,6 +77,7 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         sliding: whether an entry's time begins anew with each use.
         jitter: by what share of its time an entry may live shorter, so that those stored together do not
             expire together: 0.1 is up to 10 %. How much, only its key decides.
+        prices: what tokens cost, for the account of what hits save.
         clock: seconds since the epoch.
 
     Raises:
@@ -92,6 +96,7 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         max_bytes: int | None = None,
         sliding: bool = False,
         jitter: float = 0.0,
+        prices: PriceTable = NO_PRICES,
         clock: Clock = wall_clock,
     ) -> None:
         if type(capacity) is not int:
@@ -104,6 +109,7 @@ class SmartInferenceCache(MutableMapping[str, Any]):
                 f"top of its payload), or None for no bound, not {max_bytes!r}"
             )
         self._lifetime = Lifetime(timeout, sliding, jitter)
+        self._prices = prices
         self._capacity = capacity
         self._clock = clock
         self._make_key = KeyMaker(namespace)
@@ -198,10 +204,8 @@ class SmartInferenceCache(MutableMapping[str, Any]):
             ValueError: a ttl below 0, a kind that there is not, a cost above 2,000 characters, or a tag with
                 a prefix that says whose an entry is.
         """
-        record = self._record(key, value, ttl, checked_tags(tags), sliding)
-        if kind or cost is not None:
-            record = replace(record, kind=checked_kind(kind), cost=encode_cost(cost))
-        return self._keep(key, value, record)
+        kind = checked_kind(kind)
+        return self._keep(key, value, self._record(key, value, ttl, checked_tags(tags), sliding, kind, cost))
 
     # Beyond them
 
@@ -213,7 +217,7 @@ class SmartInferenceCache(MutableMapping[str, Any]):
             max_age_seconds: an older entry is a miss; it stays where it is.
         """
         record = self._tiers.serve(key, promised=False, max_age_seconds=max_age_seconds)
-        return None if record is None else _entry(record)
+        return None if record is None else self._entry(record)
 
     def get_or_compute(
         self,
@@ -247,8 +251,10 @@ class SmartInferenceCache(MutableMapping[str, Any]):
                         outcome.append(found)
                         self._tiers.count_coalesced()
                         break
+                    started = perf_counter()
                     value = compute()
-                    outcome.append(self._record(key, value, ttl, tags, sliding))
+                    cost = measured(value, perf_counter() - started)
+                    outcome.append(self._record(key, value, ttl, tags, sliding, cost=cost))
                     if ttl != 0:
                         self._keep(key, value, outcome[0])
                     return value
@@ -284,8 +290,10 @@ class SmartInferenceCache(MutableMapping[str, Any]):
                         outcome.append(found)
                         self._tiers.count_coalesced()
                         break
+                    started = perf_counter()
                     value = await compute()
-                    outcome.append(self._record(key, value, ttl, tags, sliding))
+                    cost = measured(value, perf_counter() - started)
+                    outcome.append(self._record(key, value, ttl, tags, sliding, cost=cost))
                     if ttl != 0:
                         self._keep(key, value, outcome[0])
                     return value
@@ -413,7 +421,11 @@ class SmartInferenceCache(MutableMapping[str, Any]):
 
     def stats(self) -> CacheStats:
         """Return what was counted since this object was made, and what is held now. Cost: O(1) or 10 us."""
-        return replace(self._tiers.stats(), refused_as_wrong=self._wrong.refused)
+        return replace(
+            self._tiers.stats(),
+            refused_as_wrong=self._wrong.refused,
+            saved=self._tiers.savings.total(self._prices),
+        )
 
     def age(self, key: str) -> float | None:
         """Return the age of an entry in seconds, or None if it is not there. Changes no count."""
@@ -510,12 +522,40 @@ class SmartInferenceCache(MutableMapping[str, Any]):
     # Inside
 
     def _record(
-        self, key: str, value: Any, ttl: float | None, tags: tuple[str, ...], sliding: bool | None
+        self,
+        key: str,
+        value: Any,
+        ttl: float | None,
+        tags: tuple[str, ...],
+        sliding: bool | None,
+        kind: str = "",
+        cost: Mapping[str, Any] | None = None,
     ) -> Record:
         name, payload = codec.encode(value)
         now = float(self._clock())
         expires_at, sliding_seconds = self._lifetime.of(key, now, ttl=ttl, sliding=sliding)
-        return Record(payload, name, now, expires_at, tags, sliding_seconds=sliding_seconds)
+        return Record(
+            payload,
+            name,
+            now,
+            expires_at,
+            tags,
+            sliding_seconds=sliding_seconds,
+            kind=kind,
+            cost=encode_cost(cost),
+        )
+
+    def _entry(self, record: Record) -> Entry:
+        cost = decode_cost(record.cost)
+        return Entry(
+            codec.decode(record),
+            record.created_at,
+            record.expires_at,
+            record.tags,
+            record.kind,
+            cost,
+            Saved() if cost is None else self._prices.saved_by_answer(as_cost(cost), 0.0),
+        )
 
     def _keep(self, key: str, value: Any, record: Record) -> bool:
         if self._is_wrong(key, value):
@@ -549,17 +589,6 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         self._wrong.forget_after_fork()
         if self._flights is not None:
             self._flights.forget_after_fork()
-
-
-def _entry(record: Record) -> Entry:
-    return Entry(
-        codec.decode(record),
-        record.created_at,
-        record.expires_at,
-        record.tags,
-        record.kind,
-        decode_cost(record.cost),
-    )
 
 
 _ALIVE: weakref.WeakSet[SmartInferenceCache] = weakref.WeakSet()

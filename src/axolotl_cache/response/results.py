@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from axolotl_cache.request import Saved
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +21,9 @@ class Entry:
     kind: str = ""
     """What kind of content it was stored as: `static`, `dynamic`, or nothing."""
     cost: Mapping[str, Any] | None = None
-    """What making it took, as it was given to `set`."""
+    """What making it took, as it was given to `set` or measured by `get_or_compute`."""
+    saved: Saved = field(default_factory=Saved)
+    """What serving it saves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,8 @@ class CacheStats:
     """Entries that were not kept, being larger than `max_bytes` by themselves."""
     refused_as_wrong: int = 0
     """Answers that were not stored again, as they had been reported as wrong."""
+    saved: Saved = field(default_factory=Saved)
+    """What all hits together saved, as far as is known of their entries; money with `prices`."""
 
     @property
     def hits(self) -> int:

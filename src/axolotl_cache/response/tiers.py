@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from axolotl_cache.clock import Clock
 from axolotl_cache.errors import StoreError
+from axolotl_cache.response.accounts import Savings
 from axolotl_cache.response.departures import Departures
 from axolotl_cache.response.lifetime import STEP
 from axolotl_cache.response.promises import Promises
@@ -42,6 +43,7 @@ class Tiers:
         self._lock = Lock()
         self._promises = Promises(PROMISE_SECONDS)
         self._departures = Departures()
+        self.savings = Savings()
         self._generation = 0
         # Keys whose copy in memory is known to be what the disk has, as of `_generation`.
         self._checked: set[str] = set()
@@ -84,7 +86,7 @@ class Tiers:
                     self._memory_hits += 1
                     self._touch(key)
             if record is not None:
-                return record if record.sliding_seconds is None else self._slide(key, record, now)
+                return self._served(key, record, now)
         copy = self._memory.get(key)
         record = self._find(key, now)
         with self._lock:
@@ -98,7 +100,7 @@ class Tiers:
             else:
                 self._disk_hits += 1
             self._touch(key)
-        return record if record.sliding_seconds is None else self._slide(key, record, now)
+        return self._served(key, record, now)
 
     def peek(self, key: str) -> Record | None:
         """Return what could be served; changes no count, no recency, no promise."""
@@ -244,6 +246,12 @@ class Tiers:
         """In a forked child: no other thread is there to give a lock back."""
         self._changing = RLock()
         self._lock = Lock()
+        self.savings.forget_after_fork()
+
+    def _served(self, key: str, record: Record, now: float) -> Record:
+        if record.cost:
+            self.savings.note(record.cost)
+        return record if record.sliding_seconds is None else self._slide(key, record, now)
 
     # Inside: holding `_lock`
 
