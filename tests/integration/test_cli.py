@@ -130,7 +130,8 @@ def test_a_prompts_file_gives_a_json_line_an_answer(write):
     Path("prompts.jsonl").write_text("\n".join(lines))
     found = answers(run("inference", name, "--prompts-file", "prompts.jsonl", *SHORT))
     assert [a["id"] for a in found] == ["1", "b", "c", "d", "e"]
-    assert [a["served"] for a in found][:2] == ["hit-prefix", "hit-exact"]
+    # Equal ones that come together are computed once, whichever comes first.
+    assert sorted(a["served"] for a in found[:2]) == ["hit-exact", "hit-prefix"]
     assert "hit-exact" not in [a["served"] for a in found][2:]
     assert found[2]["misses"]["response"]["reason"]
     assert all(
