@@ -326,9 +326,24 @@ def own_answer(model: Any, tokens) -> list[int]:
 class Seen:
     """What was computed for one request."""
 
-    logits: list[torch.Tensor] = field(default_factory=list)
-    kv: list[torch.Tensor] = field(default_factory=list)
-    """Of its tokens when it ended, (tokens, layers, heads, dim), twice for each kind of layer."""
+    generation: Any = None
+    rows: dict[int, torch.Tensor] = field(default_factory=dict)
+    """Logits by position; where a draft was wrong, those that were computed last."""
+    pages: list[torch.Tensor] = field(default_factory=list)
+
+    @property
+    def tokens(self) -> int:
+        """Of the prompt and the answer: what was computed behind them is of drafts that were wrong."""
+        return self.generation.prompt_tokens + len(self.generation.tokens)
+
+    @property
+    def logits(self) -> list[torch.Tensor]:
+        return [self.rows[at] for at in sorted(self.rows) if at < self.tokens]
+
+    @property
+    def kv(self) -> list[torch.Tensor]:
+        """Of its tokens when it ended, (tokens, layers, heads, dim), twice for each kind of layer."""
+        return [each[: self.tokens] for each in self.pages]
 
 
 @contextmanager
@@ -341,10 +356,13 @@ def watching(engine: Engine):
         found = compute(chunks, layout)
         of_pages = {id(r.table.pages): r.generation for r in engine._scheduler.running if r.table}
         for chunk, logits in zip(chunks, found, strict=True):
-            mine = seen[id(of_pages[id(chunk.pages)])]
-            if logits is not None:
-                mine.logits.append(logits.clone())
-                mine.kv = read_kv(engine, chunk)
+            generation = of_pages[id(chunk.pages)]
+            mine = seen[id(generation)]
+            mine.generation = generation
+            if len(logits):
+                stop = chunk.start + len(chunk.tokens)
+                mine.rows |= zip(range(stop - len(logits), stop), logits.clone(), strict=True)
+                mine.pages = read_kv(engine, chunk)
         return found
 
     with pytest.MonkeyPatch.context() as patch:
