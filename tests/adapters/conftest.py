@@ -69,6 +69,10 @@ class Handler(BaseHTTPRequestHandler):
             self.send_events(message_events(text)) if streams else self.send_json(200, message(text))
         elif path.endswith("/responses"):
             self.send_events(response_events(text)) if streams else self.send_json(200, response(text))
+        elif not path.endswith("/chat/completions"):
+            choice = {"index": 0, "text": text, "finish_reason": api.finish_reason, "logprobs": None}
+            whole = chat(text, body, number, api) | {"object": "text_completion", "choices": [choice]}
+            self.send_json(200, whole)
         elif streams:
             self.send_events(chat_events(text, api))
         else:

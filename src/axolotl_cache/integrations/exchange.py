@@ -27,7 +27,7 @@ _ENDINGS: Final = (
     # Not any `messages`: to post one to OpenAI's threads changes the thread.
     (MESSAGES, "/v1/messages"),
 )
-_CREDENTIALS: Final = ("authorization", "x-api-key", "api-key", "x-goog-api-key", "cookie")
+_CREDENTIALS: Final = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 _DECIDING: Final = ("accept", "anthropic-", "openai-", "x-goog-user-project")
 """Headers, or beginnings of their names, that choose a version, a beta, an account: part of the key."""
 _STATEFUL: Final = ("background", "conversation")
@@ -167,7 +167,8 @@ class Rules:
 
     def _tenant(self, headers: Mapping[str, str]) -> str:
         digest = blake2b(key=self.secret, digest_size=32, person=b"axc-api-key")
-        for name in _CREDENTIALS:
+        # Beside a key, a cookie is the network's, and another one in each connection.
+        for name in _CREDENTIALS if any(name in headers for name in _CREDENTIALS) else ("cookie",):
             value = headers.get(name, "").encode("utf-8", "surrogatepass")
             digest.update(b"%d:%b;" % (len(value), value))
         return digest.hexdigest()
