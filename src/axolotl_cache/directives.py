@@ -10,14 +10,13 @@ _LARGEST_DELTA_SECONDS: Final = 2**31
 
 # Commas within a quoted string separate nothing.
 _ELEMENT: Final = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*")+')
-_WORD: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_DIRECTIVE: Final = re.compile(rf'({_WORD})(?:=({_WORD}|"(?:[^"\\]|\\.)*"|))?')
+_DIRECTIVE: Final = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+)(?:=(.*))?", re.DOTALL)
 
 
 def directives(header: str) -> dict[str, list[str | None]]:
     """Return the arguments of each directive, by its name in small letters; None for one without.
 
-    What is no directive at all is left out.
+    What has no name is left out. A name with an impossible argument is not: it was meant.
 
     Source: RFC 9111, section 5.2.
     """

@@ -128,6 +128,8 @@ def table(comparison: Comparison) -> str:
         f"{'prefix hits':<34}{'':>12}{f'{served[Served.HIT_PREFIX]} of {count}':>12}",
         f"{'answers identical':<34}{'':>12}{f'{comparison.identical} of {count}':>12}",
     ]
+    not_stored = Counter(answer.not_stored for answer in on.answers if answer.not_stored)
+    lines += [f"not stored: {count}, {reason}" for reason, count in not_stored.items()]
     if served[Served.HIT_EXACT]:
         lines.append(
             f"Response hits alone could give at most {comparison.response_ceiling:.2f} x throughput here; "

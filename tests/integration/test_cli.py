@@ -138,6 +138,62 @@ def test_a_prompts_file_gives_a_json_line_an_answer(write):
     )
 
 
+def test_lines_of_a_prompts_file_say_how_they_are_cached(write):
+    rules = {"rules": [{"tag": "faq", "kind": "static"}]}
+    prices = {"currency": "EUR", "models": {"*": {"input_per_million": 2, "output_per_million": 10}}}
+    settings = BLOCKS["inference_settings"] | {"ttl_rules": rules, "prices": prices}
+    name = write(**BLOCKS | {"inference_settings": settings})
+    lines = [
+        {"user": "Hello?", "truncated": True, "tags": ["faq"]},
+        {"user": "Hello?"},
+        {"user": "Hello?", "cache_control": "no-cache, no-store"},
+        {"user": "Hello?", "namespace": "other", "truncated": True, "ttl": "2h"},
+        {"user": "Is it open today?", "truncated": True},
+        {"user": "Where?", "cache_control": "only-if-cached"},
+    ]
+    Path("prompts.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    asked = [
+        "inference",
+        name,
+        "--prompts-file",
+        "prompts.jsonl",
+        "--max-new-tokens",
+        "4",
+        "--concurrency",
+        "1",
+    ]
+    result = run(*asked, code=2)
+    found = answers(result)
+    assert [a.get("served") for a in found] == [
+        "hit-prefix",
+        "hit-exact",
+        "hit-prefix",
+        "hit-prefix",
+        "hit-prefix",
+        None,
+    ]
+    assert found[1]["ttl"] == {"seconds": 172800, "kind": "static", "why": "rule 1 of ttl_rules: tag 'faq'"}
+    assert found[1]["key"] == found[0]["key"] != found[3]["key"]
+    assert float(found[1]["saved"]["money"]) > 0
+    assert found[1]["saved"]["currency"] == "EUR"
+    assert "no-store" in found[2]["not_stored"]
+    assert found[3]["ttl"]["seconds"] == 7200
+    assert found[4]["not_stored"].startswith("realtime, never stored")
+    assert "nothing stored can answer" in found[5]["error"]
+    for line in (
+        "stored: 1 for 2d, static: rule 1 of ttl_rules: tag 'faq'",
+        "stored: 1 for 2h, the request's own ttl",
+        "EUR, at the prices given",
+        "not stored: 1, realtime, never stored",
+    ):
+        assert line in result.stderr
+    wrong = run("invalidate", name, "--key", found[0]["key"], "--wrong")
+    assert wrong.stdout == "1\n"
+    again = answers(run(*asked, code=2))
+    assert again[0]["not_stored"] == "this same answer was reported as wrong"
+    assert again[1]["served"] != "hit-exact"
+
+
 def test_every_bad_line_of_a_prompts_file_is_named_before_anything_runs(write):
     name = write()
     Path("prompts.jsonl").write_text('{"user": "fine"}\n{"usr": "x"}\nnot json\n{"messages": []}\n')

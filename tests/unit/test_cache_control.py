@@ -17,15 +17,15 @@ def test_an_empty_header_asks_for_nothing():
 
 
 def test_max_age():
-    # 5.2.1.1: "The max-age request directive indicates that the client prefers a response whose age is less than
-    # or equal to the specified number of seconds."
+    # 5.2.1.1: "The max-age request directive indicates that the client prefers a response whose age is less
+    # than or equal to the specified number of seconds."
     assert parse("max-age=5") == CacheControl(max_age_seconds=5)
     assert parse("max-age=0").max_age_seconds == 0
 
 
 def test_both_forms_of_an_argument_are_read():
-    # 5.2: "For the directives defined below that define arguments, recipients ought to accept both forms, even if
-    # a specific form is required for generation."
+    # 5.2: "For the directives defined below that define arguments, recipients ought to accept both forms,
+    # even if a specific form is required for generation."
     assert parse('max-age="5"') == parse("max-age=5")
 
 
@@ -35,10 +35,11 @@ def test_names_are_compared_case_insensitively():
 
 
 def test_no_cache():
-    # 5.2.1.4: "The no-cache request directive indicates that the client prefers a stored response not be used to
-    # satisfy the request without successful validation on the origin server."
+    # 5.2.1.4: "The no-cache request directive indicates that the client prefers a stored response not be
+    # used to satisfy the request without successful validation on the origin server."
     assert parse("no-cache") == CacheControl(no_cache=True)
-    # 5.2: "For the cache directives defined below, no argument is defined (nor allowed) unless stated otherwise."
+    # 5.2: "For the cache directives defined below, no argument is defined (nor allowed) unless stated
+    # otherwise."
     # One that has it all the same still asks for caution.
     assert parse('no-cache="x"').no_cache
 
@@ -50,8 +51,8 @@ def test_no_store():
 
 
 def test_only_if_cached():
-    # 5.2.1.7: "The only-if-cached request directive indicates that the client only wishes to obtain a stored
-    # response."
+    # 5.2.1.7: "The only-if-cached request directive indicates that the client only wishes to obtain a
+    # stored response."
     assert parse("only-if-cached") == CacheControl(only_if_cached=True)
 
 
@@ -72,29 +73,33 @@ def test_a_comma_or_a_name_within_quotes_is_no_directive():
     assert parse("x-no-store, no-store-x") == CacheControl()
 
 
-@pytest.mark.parametrize("header", ["max-age", "max-age=", "max-age=abc", "max-age=-1", "max-age=1.5", "max-age=٣"])
+@pytest.mark.parametrize(
+    "header", ["max-age", "max-age=", "max-age=abc", "max-age=-1", "max-age=1.5", "max-age=٣"]
+)
 def test_an_age_that_is_no_number_asks_for_a_new_answer(header):
-    # 4.2.1: "Caches are encouraged to consider responses that have invalid freshness information (e.g., a max-age
-    # directive with non-integer content) to be stale."
+    # 4.2.1: "Caches are encouraged to consider responses that have invalid freshness information (e.g., a
+    # max-age directive with non-integer content) to be stale."
     assert parse(header) == CacheControl(no_cache=True)
 
 
 def test_of_several_ages_the_strictest_counts():
-    # 4.2.1: "If directives conflict (e.g., both max-age and no-cache are present), the most restrictive directive
-    # should be honored."
+    # 4.2.1: "If directives conflict (e.g., both max-age and no-cache are present), the most restrictive
+    # directive should be honored."
     assert parse("max-age=9, max-age=4").max_age_seconds == 4
     assert parse("max-age=9, no-cache") == CacheControl(no_cache=True, max_age_seconds=9)
 
 
 @pytest.mark.parametrize("digits", ["2147483649", "9" * 20, "9" * 9000])
 def test_numbers_too_large_count_as_two_to_the_31st(digits):
-    # 1.2.2: "If a cache receives a delta-seconds value greater than the greatest integer it can represent, [...]
-    # the cache MUST consider the value to be 2147483648 (2^31) or the greatest positive integer it can
-    # conveniently represent."
+    # 1.2.2: "If a cache receives a delta-seconds value greater than the greatest integer it can represent,
+    # [...] the cache MUST consider the value to be 2147483648 (2^31) or the greatest positive integer it
+    # can conveniently represent."
     assert parse(f"max-age={digits}").max_age_seconds == 2**31
 
 
-@pytest.mark.parametrize("header", ['"', '""', 'x="', "=", "no-store=", ',"no-store', "\x00", "no store", "ü"])
+@pytest.mark.parametrize(
+    "header", ['"', '""', 'x="', "=", "no-store=", ',"no-store', "\x00", "no store", "ü"]
+)
 def test_no_header_makes_it_fail(header):
     assert isinstance(parse(header), CacheControl)
 

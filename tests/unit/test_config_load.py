@@ -65,6 +65,7 @@ def test_an_empty_file_gives_the_defaults_of_the_contract(load):
         "semantic_matching": False,
         "max_error_rate": 0.01,
         "ttl_rules": None,
+        "prices": None,
     }
     assert settings.session.model_dump() == {
         "enable_session_cache": True,
@@ -301,6 +302,11 @@ def test_what_is_overruled_must_be_right_all_the_same(load, problems):
         ("session_management: {session_timout: 3}", "session_timeout"),
         ("inference_settings: {semantic_matching: {error_rate: 0.1}}", "max_error_rate"),
         ("inference_settings: {ttl_rules: {statik: 48h}}", "static"),
+        ("inference_settings: {prices: {curency: EUR}}", "currency"),
+        (
+            "inference_settings: {prices: {models: {m: {input_per_milion: 1, output_per_million: 2}}}}",
+            "input_per_million",
+        ),
         ("inference_settings: {ttl_rules: {rules: [{tagg: a, kind: static}]}}", "tag"),
         ("inference_setting: {entry_timeout: 3}", "inference_settings"),
         ("max_memory_usge: 0.5", "max_memory_usage"),
@@ -392,14 +398,38 @@ def test_a_short_prefix_is_fine_when_the_prefix_cache_is_off(load):
     [
         ("tag: faq", "either kind or ttl"),
         ("{tag: faq, kind: static, ttl: 3h}", "either kind or ttl"),
-        ("kind: static", "at least one of tag, route and pattern"),
+        ("kind: static", "at least one of tag, route, pattern and tool"),
         ("{pattern: '(', kind: static}", "a regular expression"),
         ("{tag: faq, kind: statik}", '"static", "dynamic", "realtime"'),
     ],
 )
-def test_ttl_rules_are_validated_although_they_have_no_effect_yet(problems, key, message):
+def test_ttl_rules_are_validated(problems, key, message):
     found = problems(f"inference_settings:\n  ttl_rules:\n    rules:\n      - {key}\n")
     assert any(message in p.message and p.where == "inference.yaml:4" for p in found), found
+
+
+@pytest.mark.parametrize(
+    ("price", "message"),
+    [
+        ("{input_per_million: 1}", "output_per_million: is missing"),
+        ("{input_per_million: x, output_per_million: 1}", '"x" is not a price'),
+        ("{input_per_million: 1, output_per_million: -1}", "-1 is not a price"),
+        ("{input_per_million: 1, output_per_million: true}", "true is not a price"),
+        ("{input_per_million: 1, output_per_million: .inf}", "is not a price"),
+        ("5", "5 is not a block"),
+    ],
+)
+def test_prices_are_validated(problems, price, message):
+    found = problems(f"inference_settings:\n  prices:\n    models:\n      small: {price}\n")
+    assert any(message in f"{p.key}: {p.message}" and p.where == "inference.yaml:4" for p in found), found
+
+
+def test_prices_are_as_exact_as_they_are_written(load):
+    written = "{input_per_million: 0.1, output_per_million: '0.30'}"
+    prices = load(f"inference_settings: {{prices: {{models: {{m: {written}}}}}}}").inference.prices
+    assert str(prices.models["m"].input_per_million) == "0.1"
+    assert str(prices.models["m"].output_per_million) == "0.30"
+    assert prices.currency == "USD"
 
 
 # What is not in this release
@@ -416,7 +446,6 @@ def test_ttl_rules_are_validated_although_they_have_no_effect_yet(problems, key,
             "inference_settings: {semantic_matching: {max_error_rate: 0.02}}",
             "inference_settings.semantic_matching",
         ),
-        ("inference_settings: {ttl_rules: {static: 48h}}", "inference_settings.ttl_rules"),
         ("cluster_cache: {storage_backend: redis}", "cluster_cache"),
         ("cluster_cache:", "cluster_cache"),
     ],
@@ -435,6 +464,7 @@ def test_what_is_not_built_yet_is_refused_and_not_ignored(problem, written, key)
         "inference_settings: {semantic_matching: false}",
         "inference_settings: {semantic_matching: false, max_error_rate: 0.02}",
         "inference_settings: {ttl_rules: {}}",
+        "inference_settings: {ttl_rules: {static: 48h, rules: [{tool: '*', kind: realtime}]}}",
         "session_management: {enable_session_cache: true}",
     ],
 )

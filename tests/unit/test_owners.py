@@ -28,7 +28,9 @@ def cache(request, tmp_path):
 def test_entries_go_with_their_owner_and_with_no_other(cache, kind):
     for other, owner in OWNERS.items():
         cache.set(other, 1, tags=owner_tags(**owner))
-    cache.set("elsewhere", 1, tags=[*owner_tags(**{k: "y" if v == "x" else ["y"] for k, v in OWNERS[kind].items()})])
+    cache.set(
+        "elsewhere", 1, tags=[*owner_tags(**{k: "y" if v == "x" else ["y"] for k, v in OWNERS[kind].items()})]
+    )
     cache.set("tagged", 1, tags=["x"])
     assert cache.invalidate(**{kind: "x"}) == 1
     assert kind not in cache

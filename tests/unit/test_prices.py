@@ -9,7 +9,11 @@ from axolotl_cache.response.prices import NO_PRICES, Cost, PriceTable
 
 TABLE = PriceTable.from_mapping(
     {
-        "small": {"input_per_million": "0.15", "output_per_million": 0.6, "cached_input_per_million": "0.075"},
+        "small": {
+            "input_per_million": "0.15",
+            "output_per_million": 0.6,
+            "cached_input_per_million": "0.075",
+        },
         "*": {"input_per_million": 2, "output_per_million": "10"},
     },
     "EUR",

@@ -51,7 +51,7 @@ def test_cut_off_answers_and_refusals_are_stored_for_who_asks():
     "text",
     [
         "I'm sorry, but I can't assist with that request.",
-        "I’m sorry, but I can’t help with that.",  # noqa: RUF001 - the apostrophes that models write
+        "I’m sorry, but I can’t help with that.",
         "I am so sorry, I am unable to provide that information.",
         "I'm afraid I cannot do that.",
         "Sorry, I can't help you there.",
@@ -64,7 +64,7 @@ def test_cut_off_answers_and_refusals_are_stored_for_who_asks():
         "I must decline.",
         "As an AI language model, I don't have personal opinions.",
         "as a large language model I cannot browse",
-        '  "I\'m sorry, but I can\'t do that."',
+        "  \"I'm sorry, but I can't do that.\"",
         "**I'm sorry**, but I can't comply.",
         "抱歉，我无法回答这个问题。",
         "很抱歉，作为人工智能，我不能提供这类信息。",

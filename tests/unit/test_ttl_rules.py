@@ -9,7 +9,7 @@ from axolotl_cache.request import TtlDecision
 from axolotl_cache.response.ttl_rules import Facts, TtlPolicy, recognise
 
 HOUR = 3600.0
-WEATHER = Facts("What is the weather right now?")
+WEATHER = Facts("Right now, what is the weather?")
 
 
 def decide(facts, *rules, ttl=None, **kinds):
@@ -36,7 +36,9 @@ def test_who_wins():
     assert decide(WEATHER, rule, ttl=math.inf).ttl_seconds is None
     assert decide(WEATHER, rule) == TtlDecision(60.0, "", "rule 1 of ttl_rules: pattern 'weather'")
     assert decide(WEATHER, {"pattern": "rain", "ttl": 60.0}).kind == "realtime"
-    assert decide(WEATHER, rule, {"pattern": "weather", "kind": "static"}).ttl_seconds == 60, "the first that fits"
+    assert decide(WEATHER, rule, {"pattern": "weather", "kind": "static"}).ttl_seconds == 60, (
+        "the first that fits"
+    )
 
 
 @pytest.mark.parametrize(
@@ -68,6 +70,8 @@ def test_a_rule_fits_when_all_that_it_has_is_met(rule, fits, fits_not):
         "What is the price of gold now?",
         "as of now, how many are there",
         "What happened this morning?",
+        "whats the weather like in Oslo",
+        "What's the date?",
         "现在几点了？",
         "今天天气怎么样？",
         "目前的汇率是多少？",

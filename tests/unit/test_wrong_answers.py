@@ -8,6 +8,7 @@ import warnings
 import pytest
 
 from axolotl_cache import SmartInferenceCache
+from axolotl_cache.clock import ManualClock
 from axolotl_cache.errors import StoreError
 from axolotl_cache.response.wrong import FILE_NAME, answer_digest
 from axolotl_cache.stores import StoreWarning
@@ -40,6 +41,19 @@ def test_the_same_answer_is_refused_and_another_taken(cache):
     assert cache["q"] == "right", "what is refused takes the place of nothing"
 
 
+def test_a_report_in_the_midst_of_storing_is_not_lost(cache, monkeypatch):
+    keep = cache._tiers.keep
+
+    def keep_late(key, record):
+        monkeypatch.undo()
+        cache.report_wrong("q", "wrong")  # by another thread, say, between the question and the storing
+        keep(key, record)
+
+    monkeypatch.setattr(cache._tiers, "keep", keep_late)
+    assert cache.set("q", "wrong") is False
+    assert "q" not in cache
+
+
 def test_computing_it_again_gives_it_to_who_asks_and_stores_nothing(cache):
     cache.set("q", "wrong")
     cache.report_wrong("q")
@@ -52,6 +66,17 @@ def test_a_promise_goes_with_it(cache):
     assert cache.contains("q")
     cache.report_wrong("q")
     assert cache.get("q") is None
+
+
+def test_a_promise_that_outlived_its_entry_goes_with_it(tmp_path):
+    clock = ManualClock()
+    with SmartInferenceCache(10, 1, tmp_path, clock=clock) as cache:
+        cache.set("q", "wrong")
+        assert cache.contains("q")
+        clock.advance(2)
+        assert cache.get("q") == "wrong"  # promised
+        assert cache.report_wrong("q", "wrong") is False
+        assert cache.get("q") is None
 
 
 def test_what_is_not_there_can_be_reported_by_its_value(cache):
@@ -69,7 +94,11 @@ def test_what_is_not_there_can_be_reported_by_its_value(cache):
     [
         (CHAT, CHAT | {"id": "b", "created": 2, "usage": {}}, True),
         (CHAT, CHAT | {"choices": []}, False),
-        ({"text": "x", "finish_reason": "stop", "seconds": 1.0}, {"text": "x", "finish_reason": "stop"}, True),
+        (
+            {"text": "x", "finish_reason": "stop", "seconds": 1.0},
+            {"text": "x", "finish_reason": "stop"},
+            True,
+        ),
         ({"text": "x", "finish_reason": "stop"}, {"text": "y", "finish_reason": "stop"}, False),
         ({"id": 1}, {"id": 2}, False),
         ("1", 1, False),
@@ -107,7 +136,9 @@ def test_another_process_knows_it_with_its_next_call(tmp_path):
             "import sys; from axolotl_cache import SmartInferenceCache as C\n"
             "with C(persistence_path=sys.argv[1]) as cache: print(cache.report_wrong('q'))"
         )
-        done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True
+        )
         assert done.stdout == "True\n"
         assert "q" not in cache
         assert cache.set("q", "wrong") is False
@@ -122,7 +153,11 @@ def test_a_line_that_was_cut_off_by_a_crash_costs_no_other(tmp_path):
         cache.set("p", "wrong too")
         cache.report_wrong("p")
     with SmartInferenceCache(persistence_path=tmp_path) as cache:
-        assert [cache.set("q", "wrong"), cache.set("p", "wrong too"), cache.set("r", "wrong")] == [False, False, True]
+        assert [cache.set("q", "wrong"), cache.set("p", "wrong too"), cache.set("r", "wrong")] == [
+            False,
+            False,
+            True,
+        ]
 
 
 def test_the_file_is_its_owners_and_holds_no_text(tmp_path):

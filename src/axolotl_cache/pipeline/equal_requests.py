@@ -20,6 +20,8 @@ class Computing:
     def __init__(self) -> None:
         self.thread = threading.get_ident()
         self.done = threading.Event()
+        self.is_for_one = False
+        """Whether the answer came to its end and was not stored: then the next one will not be, either."""
         self._unread_seconds = 0.0
         self._handed_out_at: float | None = None
 
@@ -29,6 +31,7 @@ class Computing:
         """Yield the parts, and note how long each is with the reader."""
         with closing(parts):
             for part in parts:
+                self.is_for_one = isinstance(part, Answer) and part.not_stored is not None
                 since = self._handed_out_at = time.monotonic()
                 yield part
                 self._handed_out_at = None
@@ -51,7 +54,8 @@ class EqualRequests:
     """Lets equal requests of several threads be computed once: the others wait until the answer is stored.
 
     A slow reader holds up nobody else: of those that have waited for it too long, one computes the answer
-    again, and the rest wait for that one.
+    again, and the rest wait for that one. Where an answer turns out to be one that is not stored, all that
+    waited for it compute their own, at once.
     """
 
     def __init__(self) -> None:
@@ -69,7 +73,8 @@ class EqualRequests:
         if other.thread == mine.thread:
             return True
         if other.wait():
-            return False
+            # Those who waited in vain do not wait for one another.
+            return other.is_for_one
         with self._lock:
             if self._computing.get(key) is not other:
                 return False

@@ -218,10 +218,13 @@ class Pipeline:
 
     def check(self, request: Request) -> None:
         """Raise RequestError if the request can't be served as asked; compute nothing."""
-        tokens = self.renderer.tokens(self.renderer.text(request), is_plain=request.prompt is not None)
+        text = self.renderer.text(request)
+        tokens = self.renderer.tokens(text, is_plain=request.prompt is not None)
         self.engine.check_length(len(tokens), request.sampling.max_new_tokens)
         check_sampling(request.sampling)
-        self._adapter(request)
+        namespace = self._namespace(self._adapter(request))
+        if self._exact is not None:
+            self._exact.question(request, text, namespace)
 
     def precompute(
         self,

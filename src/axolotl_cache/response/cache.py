@@ -329,16 +329,16 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         """
         record = self._tiers.peek(key)
         found = None if record is None else codec.decode(record)
-        if value is _NO_DEFAULT:
-            if record is None:
-                return False
-            value = found
+        known = value is not _NO_DEFAULT or record is not None
+        wrong = found if value is _NO_DEFAULT else value
+        removed = False
         try:
-            self._wrong.add(key, value)
+            if known:
+                self._wrong.add(key, wrong)
         finally:
-            # Whatever became of the memory: what is known to be wrong is not served any more.
-            is_stored = record is not None and answer_digest(found) == answer_digest(value)
-            removed = is_stored and self._tiers.remove(key=key) > 0
+            # Whatever became of the memory: what is known to be wrong is not served, by a promise either.
+            if record is None or answer_digest(found) == answer_digest(wrong):
+                removed = self._tiers.remove(key=key) > 0
         return removed
 
     def cache_clear(self) -> int:
@@ -449,14 +449,20 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         return Record(payload, name, now, expires_at, tags)
 
     def _keep(self, key: str, value: Any, record: Record) -> bool:
-        try:
-            if self._wrong.refuses(key, value):
-                return False
-        except StoreError as error:  # not knowing what was reported, it stores nothing
-            self._tiers.report(error)
+        if self._is_wrong(key, value):
             return False
         self._tiers.keep(key, record)
+        if self._is_wrong(key, value):  # reported meanwhile, and removed too early
+            self._tiers.remove(key=key)
+            return False
         return record.is_live(record.created_at)
+
+    def _is_wrong(self, key: str, value: Any) -> bool:
+        try:
+            return self._wrong.refuses(key, value)
+        except StoreError as error:  # not knowing what was reported, it stores nothing
+            self._tiers.report(error)
+            return True
 
     def _single_flight(self) -> Flights:
         # Loaded when it is first needed: asyncio and futures take longer to import than all the rest.

@@ -7,7 +7,7 @@ from typing import Any
 
 from axolotl_cache.namespace import Namespace
 from axolotl_cache.response import strict_json
-from axolotl_cache.response.request_key import CanonicalRequest, KeyExplanation, KeyField, key_field
+from axolotl_cache.response.request_key import CanonicalRequest, KeyExplanation, key_field
 
 KEY_VERSION = "r1"
 """Stands in front of every key; raised when the same input would give another digest."""
@@ -49,7 +49,7 @@ class KeyMaker:
             digest = self._text.copy()
             digest.update(user_input.encode("utf-8", "surrogatepass"))
         elif type(user_input) is CanonicalRequest:
-            return self._of_request(_request_fields(user_input, context))
+            return self._of_request(_request_parts(user_input, context))
         else:
             digest = self._json.copy()
             digest.update(strict_json.to_bytes(user_input, "the input", sort_keys=True))
@@ -61,41 +61,47 @@ class KeyMaker:
     def explain(self, user_input: Any, context: dict[str, Any]) -> KeyExplanation:
         """Return the key with what it was made of, part by part."""
         if type(user_input) is CanonicalRequest:
-            fields, left_out = _request_fields(user_input, context), user_input.left_out
+            parts, left_out = _request_parts(user_input, context), user_input.left_out
         else:
-            fields, left_out = [*_parts(user_input), *_context_fields(context)], ()
-        return KeyExplanation(self(user_input, context), tuple(fields), left_out, self._namespace)
+            parts, left_out = [*_parts(user_input), *_context_parts(context)], ()
+        fields = tuple(key_field(name, encoded) for name, encoded in parts)
+        return KeyExplanation(self(user_input, context), fields, left_out, self._namespace)
 
-    def _of_request(self, fields: list[KeyField]) -> str:
+    def _of_request(self, parts: list[Part]) -> str:
         digest = self._request.copy()
-        for field in fields:
-            name = field.name.encode("utf-8", "surrogatepass")
-            digest.update(b"%d:%b;" % (len(name), name))
-            digest.update(bytes.fromhex(field.digest))
+        for name, encoded in parts:
+            label = name.encode("utf-8", "surrogatepass")
+            # Both framed by their lengths, so that no value can be mistaken for the next name.
+            digest.update(b"%d:%b%d:" % (len(label), label, len(encoded)))
+            digest.update(encoded)
         return f"{REQUEST_KEY_VERSION}-{digest.hexdigest()}"
 
 
-def _request_fields(request: CanonicalRequest, context: dict[str, Any]) -> list[KeyField]:
-    return [*(key_field(name, encoded) for name, encoded in request.fields()), *_context_fields(context)]
+Part = tuple[str, bytes]
+"""Name, and value as JSON in UTF-8."""
 
 
-def _context_fields(context: dict[str, Any]) -> list[KeyField]:
+def _request_parts(request: CanonicalRequest, context: dict[str, Any]) -> list[Part]:
+    if not context:
+        return list(request.parts)
+    return sorted([*request.parts, *_context_parts(context)])
+
+
+def _context_parts(context: dict[str, Any]) -> list[Part]:
     return [
-        key_field(f"context.{name}", strict_json.to_bytes(context[name], "the context", sort_keys=True))
+        (f"context.{name}", strict_json.to_bytes(context[name], "the context", sort_keys=True))
         for name in sorted(context)
     ]
 
 
-def _parts(user_input: Any) -> list[KeyField]:
+def _parts(user_input: Any) -> list[Part]:
     """Return the parts of an input one by one, as far as it has any."""
     named: list[tuple[str, Any]] = [("input", user_input)]
     if type(user_input) is dict and user_input:
         named = [(f"input.{name}", user_input[name]) for name in sorted(user_input)]
     elif type(user_input) is list and user_input:
         named = [(f"input[{index}]", item) for index, item in enumerate(user_input)]
-    return [
-        key_field(name, strict_json.to_bytes(value, "the input", sort_keys=True)) for name, value in named
-    ]
+    return [(name, strict_json.to_bytes(value, "the input", sort_keys=True)) for name, value in named]
 
 
 def namespace_name(namespace: Namespace | str | None) -> bytes:

@@ -7,7 +7,7 @@ that, and is an input for `generate_key` like any other.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Final
@@ -44,7 +44,7 @@ _EXACT_IN_A_FLOAT: Final = 2**53
 class CanonicalRequest:
     """A whole request in OpenAI's shape, for `cache.generate_key(CanonicalRequest(request))`.
 
-    Each field is digested by itself. The order of the fields does not matter, any other order does: that of
+    The order of the fields does not matter, any other order does: that of
     a schema reaches the model. Two ways of writing one thing are made one where that is certain: 1 and 1.0
     where a real number is meant, `stop` as a text or a list of one. Nothing else is normalised: a field that
     is not there is another request than one with the default. A field that is not known is part of the key.
@@ -59,7 +59,7 @@ class CanonicalRequest:
         ValueError: `leave_out` names what tells questions apart.
     """
 
-    __slots__ = ("_fields", "left_out")
+    __slots__ = ("left_out", "parts")
 
     def __init__(self, request: Mapping[str, Any], *, leave_out: Iterable[str] = ()) -> None:
         if not isinstance(request, Mapping):
@@ -79,13 +79,10 @@ class CanonicalRequest:
                 raise TypeError(f"the request: the field {name!r} is not named by a str")
             if name not in out:
                 fields[name] = _encoded(name, request[name])
-        self._fields = dict(sorted(fields.items()))
+        self.parts = tuple(sorted(fields.items()))
+        """The fields that are in the key, by name, each as JSON in UTF-8."""
         self.left_out = tuple(sorted(name for name in request if name in out))
         """Names of the fields that the request has and the key does not."""
-
-    def fields(self) -> Iterator[tuple[str, bytes]]:
-        """Yield the fields that are in the key, by name, each as JSON in UTF-8."""
-        yield from self._fields.items()
 
 
 def _encoded(name: str, value: Any) -> bytes:

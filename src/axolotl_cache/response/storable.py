@@ -42,7 +42,7 @@ _ENGLISH: Final = (
     r"i (?:must|have to) (?:decline|refuse)\b",
     r"as an? (?:ai|artificial intelligence|(?:large )?language model)\b",
 )
-_CANNOT_ZH: Final = r"(?:无法|無法|不能|不可以|没办法|沒辦法|不便)"
+_CANNOT_ZH: Final = r"(?:无法|無法|不能|不可以|没办法|沒辦法|不便(?:提供|回答|透露))"
 _HELP_ZH: Final = r"(?:提供|回答|协助|協助|帮助|幫助|满足|滿足|完成|讨论|討論)"
 _CHINESE: Final = (
     rf"(?:很|非常|十分|真的)?(?:抱歉|遗憾|遺憾)[^。！？!?]{{0,16}}?{_CANNOT_ZH}",

@@ -20,7 +20,7 @@ from axolotl_cache.response import codec
 FILE_NAME: Final = "reported_wrong"
 
 _LINE: Final = re.compile(rb"wrong1 ([0-9a-f]{64}) ([0-9a-f]{32})\n")
-"""Version, digest of namespace and key, digest of the answer."""
+"""Version, digest of namespace and key, digest of the answer. Found behind a cut-off line as well."""
 
 _ABOUT_COMPUTING: Final = frozenset({"cached_tokens", "completion_tokens", "prompt_tokens", "seconds", "ttl"})
 _ABOUT_THE_CALL: Final = frozenset({"created", "id", "service_tier", "system_fingerprint", "usage"})
@@ -132,9 +132,6 @@ def _append(path: Path, line: bytes) -> None:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        end = os.fstat(descriptor).st_size
-        if end and os.pread(descriptor, 1, end - 1) != b"\n":
-            line = b"\n" + line  # a process died in the midst of its line
         while line:
             line = line[os.write(descriptor, line) :]
         os.fsync(descriptor)
