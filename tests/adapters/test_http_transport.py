@@ -75,9 +75,8 @@ async def _apost(client, url, body, headers, leave_after_pieces):
 
 def came(response, pieces):
     body = b"".join(pieces).decode()
-    text = None
-    if response.status_code == 200 and body.startswith("{") and '"message"' in body:
-        text = json.loads(body)["choices"][0]["message"]["content"]
+    choices = json.loads(body).get("choices") if body.startswith("{") else None
+    text = choices[0].get("message", {}).get("content") if choices else None
     return SimpleNamespace(
         status=response.status_code,
         headers=dict(response.headers),
