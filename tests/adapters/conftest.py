@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,6 +22,8 @@ class Api(ThreadingHTTPServer):
         self.lock = Lock()
         self.seen = []  # (path, headers, body) of every request that came
         self.status = 200
+        self.status_of_answers = 200  # an answer like any other, under a status that says it is none
+        self.compresses = False
         self.finish_reason = "stop"
         self.text = None
         self.extra = {}  # joined to the message
@@ -74,13 +77,16 @@ class Handler(BaseHTTPRequestHandler):
             whole = chat(text, body, number, api) | {"object": "text_completion", "choices": [choice]}
             self.send_json(200, whole)
         elif streams:
-            self.send_events(chat_events(text, api))
+            self.send_events(chat_events(text, api), api.status_of_answers)
         else:
-            self.send_json(200, chat(text, body, number, api))
+            self.send_json(api.status_of_answers, chat(text, body, number, api))
 
     def send_json(self, status, value):
         body = json.dumps(value).encode()
         self.send_response(status)
+        if self.server.compresses:
+            body = gzip.compress(body)
+            self.send_header("content-encoding", "gzip")
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(body)))
         self.send_header("x-request-id", f"req-{self.server.count}")
@@ -88,8 +94,8 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def send_events(self, events):
-        self.send_response(200)
+    def send_events(self, events, status=200):
+        self.send_response(status)
         self.send_header("content-type", "text/event-stream; charset=utf-8")
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()

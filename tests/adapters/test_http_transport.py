@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import threading
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import pytest
 
 from axolotl_cache import SmartInferenceCache
 from axolotl_cache.integrations.http import AsyncCachingTransport, CachingTransport
+from axolotl_cache.integrations.transport import NOT_TEXT
 from axolotl_cache.request import CacheControl
 from axolotl_cache.response import storable
 
@@ -74,7 +76,7 @@ async def _apost(client, url, body, headers, leave_after_pieces):
 
 
 def came(response, pieces):
-    body = b"".join(pieces).decode()
+    body = b"".join(pieces).decode(errors="replace")
     choices = json.loads(body).get("choices") if body.startswith("{") else None
     text = choices[0].get("message", {}).get("content") if choices else None
     return SimpleNamespace(
@@ -263,6 +265,26 @@ def test_errors_are_never_stored(ask, api, status, streams):
     api.status = 200
     assert ask({"stream": streams}).status == 200
     assert api.count == 2
+
+
+@pytest.mark.parametrize("status", [203, 502])
+@pytest.mark.parametrize("streams", [False, True])
+def test_an_answer_under_another_status_is_not_stored(ask, api, status, streams):
+    api.status_of_answers = status
+    assert ask({"stream": streams}).status == status
+    api.status_of_answers = 200
+    assert ask({"stream": streams}).cache == "miss"
+
+
+def test_compressed_answers_are_not_asked_for_and_not_stored(ask, api):
+    ask(headers={"accept-encoding": "gzip"})
+    (name,) = [name for name in api.seen[0][1] if name.lower() == "accept-encoding"]
+    assert api.seen[0][1][name] == "identity"
+    api.compresses = True
+    compressed = ask({"seed": 1}).pieces
+    assert json.loads(gzip.decompress(b"".join(compressed)))["choices"]
+    assert ask.not_stored == {NOT_TEXT: 1}
+    assert ask({"seed": 1}).cache == "miss"
 
 
 def test_a_request_says_what_it_wants_of_the_cache(ask, api):

@@ -27,7 +27,7 @@ class CachingTransport(Transport):
     For `httpx.Client` and `httpx2.Client`. Cached are POSTs of JSON to `chat/completions`, `completions`,
     `responses`, `embeddings` and Anthropic's `v1/messages`; anything else passes through. The key is the
     whole request: address, body (as `CanonicalRequest` sees it), the headers that choose a version or an
-    account, and a keyed digest of the API key, so that two of them share nothing. Streams are replayed
+    account, and a digest of the API key, so that two of them share nothing. Streams are replayed
     event by event, and stored only when their end came. Errors, refusals and cut-off answers are not
     stored. Of all headers, those of requests and of answers, only the answer's Content-Type is kept.
 
