@@ -1,0 +1,262 @@
+"""The flow of a request through a caching transport: one for both kinds of client.
+
+It is written as a coroutine. For synchronous clients nothing in it ever waits, and it is run to its end in
+one step.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine, Iterable
+from importlib.util import find_spec
+from threading import Lock
+from typing import Any, Final
+
+from axolotl_cache.errors import RequestError
+from axolotl_cache.integrations.answers import split_events, why_body_not_stored, why_events_not_stored
+from axolotl_cache.integrations.exchange import Plan, make_rules
+from axolotl_cache.integrations.families import FAMILIES, chunks_as_stream, family_of, tee
+from axolotl_cache.integrations.tally import Tally
+from axolotl_cache.request import CacheControl, Served
+from axolotl_cache.response import SmartInferenceCache
+from axolotl_cache.response.storable import FAILED
+
+CACHE_HEADER: Final = "x-cache"
+LARGEST_BODY_BYTES: Final = 16 * 2**20
+"""A longer answer passes through, and is not kept."""
+
+NOT_TEXT: Final = "it is compressed, no text, or too long"
+
+_EVENT_STREAM: Final = "text/event-stream"
+_MOST_UNSHARED: Final = 1024
+_ALL_SAMPLED: Final = CacheControl(sampled=True)
+
+# Requests, responses and streams are of one of two families that have nothing in common but their shape.
+Request = Any
+Response = Any
+Value = dict[str, Any]
+Compute = Callable[[], Coroutine[Any, Any, Value]]
+
+
+class _Unstored(Exception):
+    """Carries an answer that must not be stored past the cache to the one who asked for it."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__("not stored")
+        self.response = response
+
+
+class _Unshared(Exception):
+    """The answer that was waited for is not to be shared: each computes its own, at the same time."""
+
+
+class Transport(ABC):
+    """The flow of a request; how bytes move is for the two kinds of transport to say."""
+
+    def __init__(
+        self,
+        cache: SmartInferenceCache,
+        inner: Any = None,
+        *,
+        control: CacheControl = _ALL_SAMPLED,
+        tags: Iterable[str] = (),
+        leave_out: Iterable[str] = (),
+        vary: Iterable[str] = (),
+        share_between_keys: bool = False,
+        secret: bytes = b"",
+    ) -> None:
+        if not any(find_spec(name) for name in FAMILIES):
+            raise ImportError(
+                "caching an HTTP client needs httpx or httpx2: pip install 'axolotl-cache[openai]'"
+            )
+        self.cache = cache
+        self._inner = inner
+        self._rules = make_rules(control, tags, leave_out, vary, share_between_keys, secret)
+        self._not_stored = Tally()
+        self._lock = Lock()
+        self._turn = 0
+        self._unshared: dict[str, int] = {}
+
+    @property
+    def not_stored(self) -> dict[str, int]:
+        """How many answers were not stored, by reason."""
+        return self._not_stored.counts()
+
+    @abstractmethod
+    async def _send(self, request: Request) -> Response:
+        """Send it to the server."""
+
+    @abstractmethod
+    async def _read(self, request: Request) -> bytes:
+        """Return the body of a request."""
+
+    @abstractmethod
+    async def _drain(self, response: Response) -> list[bytes]:
+        """Return the body of a response as it came, and close it."""
+
+    @abstractmethod
+    async def _get_or_compute(self, plan: Plan, compute: Compute) -> Value:
+        """Return what is stored, or compute it once for all who ask meanwhile."""
+
+    async def _answer(self, request: Request) -> Response:
+        try:
+            wish = self._rules.wish(request.headers)
+        except RequestError as error:
+            return _refusal(request, 400, str(error))
+        shape = self._rules.shape(request.method, request.url.path, request.headers)
+        if shape is None:
+            return await self._send(request)
+        body, address = await self._read(request), _address(request.url)
+        plan = self._rules.plan(self.cache, shape, wish, address=address, headers=request.headers, body=body)
+        if plan is None:
+            return _marked(await self._send(request))
+        return await self._planned(request, plan)
+
+    async def _planned(self, request: Request, plan: Plan) -> Response:
+        control = plan.wish.control
+        if plan.may_share and not (plan.streams or control.only_if_cached):
+            return await self._shared(request, plan)
+        if not control.no_cache:
+            entry = self.cache.lookup(plan.key, max_age_seconds=control.max_age_seconds)
+            if entry is not None:
+                return self._replay(request, plan, entry.value)
+        if control.only_if_cached:
+            return _refusal(request, 504, "nothing stored can answer this (only-if-cached)")
+        return await self._computed(request, plan)
+
+    async def _shared(self, request: Request, plan: Plan) -> Response:
+        turn = self._turn
+        began, computed = False, []
+
+        async def compute() -> Value:
+            nonlocal began
+            began = True
+            if self._unshared.get(plan.key, 0) > turn:
+                raise _Unshared
+            response, value = await self._whole(plan, await self._sent(request))
+            if value is None:
+                if response.status_code == 200:  # after a failure, one other may try, and then the next
+                    self._do_not_share(plan.key)
+                raise _Unstored(response)
+            computed.append(response)
+            return value
+
+        try:
+            value = await self._get_or_compute(plan, compute)
+        except _Unstored as unstored:
+            return unstored.response
+        except _Unshared:
+            return await self._computed(request, plan)
+        except RuntimeError:
+            if began:
+                raise
+            # Waiting would have stopped the very event loop that computes it.
+            return await self._computed(request, plan)
+        return computed[0] if computed else self._replay(request, plan, value)
+
+    def _do_not_share(self, key: str) -> None:
+        """Let those who wait for this answer compute their own, rather than one after the other."""
+        with self._lock:
+            self._turn += 1
+            self._unshared.pop(key, None)
+            self._unshared[key] = self._turn
+            if len(self._unshared) > _MOST_UNSHARED:
+                del self._unshared[next(iter(self._unshared))]
+
+    async def _computed(self, request: Request, plan: Plan) -> Response:
+        response = await self._sent(request)
+        if response.status_code == 200 and _is_event_stream(response) and _is_plain(response):
+
+            def keep(chunks: list[bytes]) -> None:
+                self._keep_events(plan, chunks, response.headers["content-type"])
+
+            return _marked(response, tee(request, response.stream, keep) if plan.may_store else None)
+        response, value = await self._whole(plan, response)
+        if value is not None and plan.may_store:
+            self._keep(plan, value)
+        return response
+
+    async def _sent(self, request: Request) -> Response:
+        # What comes is stored as it is, and given to clients that may not know how to unpack it.
+        request.headers["accept-encoding"] = "identity"
+        return await self._send(request)
+
+    async def _whole(self, plan: Plan, response: Response) -> tuple[Response, Value | None]:
+        """Return an answer with its body read, and what to store of it, if it may be stored."""
+        chunks = await self._drain(response)
+        text = _text(chunks) if _is_plain(response) and not _is_event_stream(response) else None
+        if response.status_code != 200:
+            reason: str | None = FAILED
+        elif text is None:
+            reason = NOT_TEXT
+        else:
+            reason = why_body_not_stored(plan.shape, text, plan.wish.control)
+        _marked(response, chunks_as_stream(response, chunks))
+        if reason is not None:
+            self._not_stored.add(reason)
+            return response, None
+        return response, {"type": response.headers.get("content-type", "application/json"), "chunks": [text]}
+
+    def _keep_events(self, plan: Plan, chunks: list[bytes], content_type: str) -> None:
+        text = _text(chunks)
+        events = [] if text is None else split_events(text)
+        reason = why_events_not_stored(plan.shape, events, plan.wish.control) if events else NOT_TEXT
+        if reason is None:
+            self._keep(plan, {"type": content_type, "chunks": events})
+        else:
+            self._not_stored.add(reason)
+
+    def _keep(self, plan: Plan, value: Value) -> None:
+        self.cache.set(plan.key, value, ttl=plan.wish.control.ttl_seconds, tags=plan.wish.tags)
+
+    def _replay(self, request: Request, plan: Plan, value: Value) -> Response:
+        chunks = [chunk.encode() for chunk in value["chunks"]]
+        headers = {
+            "content-type": value["type"],
+            CACHE_HEADER: str(Served.HIT_EXACT),
+            "age": str(int(self.cache.age(plan.key) or 0)),
+        }
+        if not plan.streams:
+            headers["content-length"] = str(sum(map(len, chunks)))
+        stream = chunks_as_stream(request, chunks)
+        return family_of(request).Response(200, headers=headers, stream=stream)
+
+
+def _address(url: Any) -> str:
+    # Not `str(url)`: a user and a password in it are part of the credentials, which have their own place.
+    return f"{url.scheme}://{url.host}:{url.port or ''}{url.raw_path.decode('ascii')}"
+
+
+def _is_plain(response: Response) -> bool:
+    return str(response.headers.get("content-encoding", "identity")) == "identity"
+
+
+def _is_event_stream(response: Response) -> bool:
+    return str(response.headers.get("content-type", "")).startswith(_EVENT_STREAM)
+
+
+def _text(chunks: list[bytes]) -> str | None:
+    if sum(map(len, chunks)) > LARGEST_BODY_BYTES:
+        return None
+    try:
+        return b"".join(chunks).decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _marked(response: Response, stream: Any = None) -> Response:
+    response.headers[CACHE_HEADER] = str(Served.MISS)
+    if stream is not None:
+        response.stream = stream
+    return response
+
+
+def _refusal(request: Request, status: int, message: str) -> Response:
+    error = {"message": message, "type": "axolotl_cache", "param": None, "code": None}
+    body = json.dumps({"error": error}).encode()
+    # Clients would send a 504 again; the second time nothing is stored, either.
+    headers = {"x-should-retry": "false", CACHE_HEADER: str(Served.MISS), "content-type": "application/json"}
+    headers["content-length"] = str(len(body))
+    stream = chunks_as_stream(request, [body])
+    return family_of(request).Response(status, headers=headers, stream=stream)
