@@ -1,5 +1,9 @@
 """Our keys in an Axolotl configuration: validated by our settings, gone before Axolotl reads it."""
 
+import importlib
+import sys
+import types
+
 import pytest
 
 from axolotl_cache.errors import ConfigError
@@ -108,10 +112,78 @@ def test_the_plugin_says_what_it_needs():
 
 
 def test_an_axolotl_that_is_too_old_is_named_and_not_skipped(monkeypatch):
-    from axolotl_cache import integrations
-
     monkeypatch.setattr("importlib.metadata.version", lambda name: "0.8.1")
     with pytest.raises(ConfigError, match=r"Axolotl 0\.19\.0 or newer.*0\.8\.1 is here") as raised:
-        __import__(f"{integrations.__name__}.axolotl")
+        importlib.import_module("axolotl_cache.integrations.axolotl")
     assert not isinstance(raised.value, ImportError)
     assert "pip install 'axolotl>=0.19.0'" in str(raised.value)
+
+
+@pytest.fixture
+def plugin(monkeypatch):
+    """The plugin over a stand-in for Axolotl's base class, which the quick suite does not have."""
+    base = types.ModuleType("axolotl.integrations.base")
+    hooks = dict.fromkeys(("register", "get_input_args", "post_model_load"))
+    base.BasePlugin = type("BasePlugin", (), hooks)
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "0.19.0")
+    monkeypatch.setitem(sys.modules, "axolotl.integrations.base", base)
+    module = importlib.import_module("axolotl_cache.integrations.axolotl")
+    yield module.AxolotlCachePlugin()
+    monkeypatch.delitem(sys.modules, "axolotl_cache.integrations.axolotl")
+
+
+def test_the_plugin_says_when_nothing_will_be_cached_and_why(plugin, cfg_of, capsys):
+    blocks = BLOCKS.replace("  rope_theta: 20000.0\n", "")
+    plugin.register(cfg_of(YAML))
+    assert "nothing is cached: the YAML has no cache block" in capsys.readouterr().err
+    plugin.register(cfg_of(YAML + blocks + "adapter: lora\n"))
+    assert "fresh, untrained adapter" in capsys.readouterr().err
+    plugin.register(cfg_of(YAML + blocks, inference=None))
+    assert capsys.readouterr().err == ""
+    plugin.register(cfg_of(YAML + blocks + "strict: true\n", inference=None))
+    assert "`strict: true` keeps Axolotl from saying when a run is inference" in capsys.readouterr().err
+
+
+def test_what_this_machine_has_not_is_said_before_anything_is_loaded(tmp_path, monkeypatch):
+    from axolotl_cache.engine.choices import Hardware
+    from axolotl_cache.engine.missing import what_is_missing
+
+    def said(device, **axolotl):
+        found = what_is_missing(axolotl, config_path=tmp_path / "q.yaml", hardware=Hardware(device))
+        return " ".join(found)
+
+    monkeypatch.setattr("axolotl_cache.engine.sources._cached", lambda arguments: None)
+    (tmp_path / "model").mkdir()
+    assert said("cuda", base_model="model", load_in_4bit=True) == ""
+    assert "nobody/model is not on this machine" in said("cuda", base_model="nobody/model")
+    assert "no GPU was found, and `load_in_4bit`" in said("cpu", base_model="model", load_in_4bit=True)
+
+
+def test_the_plugin_touches_no_model_in_training(plugin, cfg_of):
+    cfg, model = cfg_of(YAML + BLOCKS, inference=None), object()
+    plugin.register(cfg)
+    plugin.post_model_load(cfg, model)  # an object takes no attribute
+
+
+def test_commands_of_a_later_release_say_so():
+    from click.testing import CliRunner
+
+    from axolotl_cache.cli.main import LATER, main
+
+    for name in LATER:
+        result = CliRunner().invoke(main, [name, "your_config.yaml"])
+        assert result.exit_code == 2
+        assert f"{name} is not in this release" in result.output
+
+
+def test_the_command_config_says_that_axolotl_needs_the_line(tmp_path):
+    from click.testing import CliRunner
+
+    from axolotl_cache.cli.main import main
+
+    path = tmp_path / "your_config.yaml"
+    for text, wanted in ((BLOCKS, True), (YAML + BLOCKS, False), ("base_model: m\n", False)):
+        path.write_text(text.replace("  rope_theta: 20000.0\n", ""), encoding="utf-8")
+        result = CliRunner().invoke(main, ["config", str(path)])
+        assert result.exit_code == 0
+        assert ("drop the cache blocks" in result.stderr) == wanted

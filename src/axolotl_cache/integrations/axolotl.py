@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping, MutableMapping
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from axolotl_cache.config import ModelSettings
@@ -123,6 +124,11 @@ def _remarks(cfg: Mapping[str, Any], wish: Wish) -> Iterator[str]:
                 "there; take that line out to serve with the caches"
             )
         return
+    from axolotl_cache.engine.missing import what_is_missing
+
+    path = Path(str(cfg["axolotl_config_path"]))
+    for sentence in what_is_missing(wish.settings.axolotl, config_path=path):
+        yield f"warning: {sentence}"
     if not wish.is_asked:
         yield (
             "nothing is cached: the YAML has no cache block, and no cache flag is given "
