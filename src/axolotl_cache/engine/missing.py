@@ -23,8 +23,8 @@ def what_is_missing(
     name = str(axolotl.get("base_model") or "")
     if name and not _is_here(name, config_path):
         yield (
-            f"base_model {name} is not on this machine: Axolotl will fetch it from the Hugging Face hub. That "
-            "takes a network, and for some models your acceptance of their licence and `hf auth login`"
+            f"base_model {name} is not on this machine: Axolotl will fetch it from the Hugging Face hub, "
+            "with a network, and for some models your acceptance of their licence and `hf auth login`"
         )
     needs = [key for key in ("load_in_4bit", "load_in_8bit", "flash_attention") if axolotl.get(key)]
     hardware = hardware if hardware is not None else Hardware.detect()
