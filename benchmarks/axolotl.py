@@ -171,7 +171,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="axolotl-cache-") as folder:
         beside = Beside(python, Path(folder), chosen.dtype)
         asked = answers(beside, QUESTIONS[: 2 if chosen.quick else None])
-        retrained = retraining(beside, 12 if chosen.quick else 20)
+        retrained = retraining(beside, 8 if chosen.quick else 10)
         trained = losses(beside)
         commands = word_for_word(beside)
     hits = [row for row in asked if row["hit"] and row["prefix"] == "long"]

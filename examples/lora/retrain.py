@@ -67,7 +67,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--folder", type=Path, help="for the adapter and the cache; by default a fresh one")
-    parser.add_argument("--steps", type=int, default=20, help="training steps, each time")
+    parser.add_argument("--steps", type=int, default=10, help="training steps, each time")
     options = parser.parse_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="axolotl-cache-lora-"))
     folder.mkdir(parents=True, exist_ok=True)

@@ -47,7 +47,7 @@ def test_the_losses_are_the_same_with_the_plugin(axolotl):
 
 def test_an_adapter_retrained_in_place_is_never_served_stale(axolotl):
     """The example does it: base model, adapter, retrained adapter, base model; two questions, twice each."""
-    done = axolotl.run(EXAMPLE, "--folder", axolotl.folder / "lora", "--steps", "12")
+    done = axolotl.run(EXAMPLE, "--folder", axolotl.folder / "lora", "--steps", "8")
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["answers"] == 16

@@ -1,6 +1,7 @@
 """Our keys in an Axolotl configuration: validated by our settings, gone before Axolotl reads it."""
 
 import importlib
+import importlib.metadata
 import sys
 import types
 
@@ -9,6 +10,7 @@ import pytest
 from axolotl_cache.errors import ConfigError
 from axolotl_cache.integrations.axolotl_keys import FIELD, AxolotlCacheArgs, take_keys
 
+MODULE = "axolotl_cache.integrations.axolotl"
 YAML = """\
 base_model: nowhere/some-model
 plugins: [axolotl_cache.AxolotlCachePlugin]
@@ -104,32 +106,48 @@ def test_a_flag_that_strict_drops_is_not_lost_in_silence(cfg_of):
     take_keys(cfg, argv=["your_config.yaml"])
 
 
-def test_the_plugin_says_what_it_needs():
+@pytest.fixture
+def axolotl_version(monkeypatch):
+    """Say which Axolotl is installed: None for none."""
+
+    def say(found):
+        def version(name):
+            if found is None:
+                raise importlib.metadata.PackageNotFoundError(name)
+            return found
+
+        monkeypatch.delitem(sys.modules, MODULE, raising=False)
+        monkeypatch.setattr("importlib.metadata.version", version)
+
+    return say
+
+
+def test_the_plugin_says_what_it_needs(axolotl_version):
     import axolotl_cache
 
+    axolotl_version(None)
     with pytest.raises(ImportError, match="not installed"):
         _ = axolotl_cache.AxolotlCachePlugin
 
 
-def test_an_axolotl_that_is_too_old_is_named_and_not_skipped(monkeypatch):
-    monkeypatch.setattr("importlib.metadata.version", lambda name: "0.8.1")
+def test_an_axolotl_that_is_too_old_is_named_and_not_skipped(axolotl_version):
+    axolotl_version("0.8.1")
     with pytest.raises(ConfigError, match=r"Axolotl 0\.19\.0 or newer.*0\.8\.1 is here") as raised:
-        importlib.import_module("axolotl_cache.integrations.axolotl")
-    assert not isinstance(raised.value, ImportError)
+        importlib.import_module(MODULE)
+    assert not isinstance(raised.value, ImportError)  # Axolotl goes on without a plugin that raises one
     assert "pip install 'axolotl>=0.19.0'" in str(raised.value)
 
 
 @pytest.fixture
-def plugin(monkeypatch):
+def plugin(monkeypatch, axolotl_version):
     """The plugin over a stand-in for Axolotl's base class, which the quick suite does not have."""
     base = types.ModuleType("axolotl.integrations.base")
     hooks = dict.fromkeys(("register", "get_input_args", "post_model_load"))
     base.BasePlugin = type("BasePlugin", (), hooks)
-    monkeypatch.setattr("importlib.metadata.version", lambda name: "0.19.0")
+    axolotl_version("0.19.0")
     monkeypatch.setitem(sys.modules, "axolotl.integrations.base", base)
-    module = importlib.import_module("axolotl_cache.integrations.axolotl")
-    yield module.AxolotlCachePlugin()
-    monkeypatch.delitem(sys.modules, "axolotl_cache.integrations.axolotl")
+    yield importlib.import_module(MODULE).AxolotlCachePlugin()
+    monkeypatch.delitem(sys.modules, MODULE)
 
 
 def test_the_plugin_says_when_nothing_will_be_cached_and_why(plugin, cfg_of, capsys):
