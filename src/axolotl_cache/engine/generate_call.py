@@ -170,7 +170,7 @@ def _why_not_this_model(model: Any) -> str:
     adapters = (getattr(model, "peft_config", None) or {}).values()
     reasons = (
         (model.training, "the model is in training mode"),
-        (base.config.is_encoder_decoder, "the model has an encoder"),
+        (getattr(base.config, "is_encoder_decoder", False), "the model has an encoder"),
         (
             type(base).generate is not GenerationMixin.generate,
             f"{type(base).__name__} has a generate of its own",
@@ -207,7 +207,8 @@ def _why_not_prepared(
     input_ids: torch.Tensor, stopping_criteria: Any, config: Any, rest: Mapping[str, Any]
 ) -> str:
     mode = config.get_generation_mode(None).value
-    wanted = [name for name in (*_EXTRA_OUTPUTS, "guidance_scale") if getattr(config, name, None)]
+    wanted = [name for name in _EXTRA_OUTPUTS if getattr(config, name, None)]
+    wanted += ["guidance_scale"] if config.guidance_scale not in (None, 1) else []
     wanted += [name for name in rest if name not in _PREPARED and rest[name] is not None]
     others = [c for c in stopping_criteria if type(c) not in (MaxLengthCriteria, EosTokenCriteria)]
     single = input_ids.dim() == 2 and input_ids.shape[0] == 1 and config.num_return_sequences in (None, 1)
