@@ -68,7 +68,7 @@ def test_chat_is_left_alone(axolotl):
 
 CASES = {
     "mistake": PLUGIN + "model_config:\n  prefix_lenght: 64\n",
-    "override": PLUGIN + "model_config:\n  prefix_length: 64\n  rope_theta: 12345.0\n",
+    "override": PLUGIN + "model_config:\n  prefix_length: 64\n  rms_norm_eps: 0.125\n",
     "nothing": PLUGIN,
     "without plugin": "inference_settings: {entry_timeout: 3}\n",
 }
@@ -81,7 +81,8 @@ def test_what_becomes_of_the_configuration(axolotl):
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert "the nearest valid key is `prefix_length`" in found["mistake"]["error"]
-    assert found["override"]["config"] == [12345.0, None]
+    assert "error" not in found["override"], found["override"]
+    assert found["override"]["config"] == [0.125, None]
     assert found["override"]["ours"]["asked"]
     assert found["override"]["left"] == {}
     assert "nothing is cached: the YAML has no cache block" in found["nothing"]["said"]
@@ -110,13 +111,13 @@ for name, path in json.loads(sys.argv[1]).items():
             cfg = load_cfg(path, inference=True)
             config = load_model_config(cfg)
     except Exception as error:
-        found[name] = {"error": str(error)}
+        found[name] = {"error": f"{type(error).__name__}: {error}"}
         continue
     found[name] = {
         "said": "".join(line for line in said.getvalue().splitlines() if line.startswith("axolotl-cache")),
         "ours": cfg.axolotl_cache and dict(cfg.axolotl_cache),
         "left": {k: cfg[k] for k in ("inference_settings", "use_prefix_cache", "max_memory_usage") if cfg[k]},
-        "config": [config.rope_parameters["rope_theta"], getattr(config, "prefix_length", None)],
+        "config": [config.rms_norm_eps, getattr(config, "prefix_length", None)],
     }
 print(json.dumps(found))
 """

@@ -87,7 +87,7 @@ def test_this_environments_axolotl_is_whole():
     """The one in which all other tests have run, with us beside it (editable)."""
     from importlib.metadata import files
 
-    site = Path(next(f for f in files("axolotl") if f.name == "train.py").locate()).parents[1]
+    site = Path(next(f for f in files("axolotl") if str(f) == "axolotl/train.py").locate()).parents[1]
     environment = Environment.__new__(Environment)
     environment.site, environment.python = site, Path(sys.executable)
     assert environment.damage() == []
