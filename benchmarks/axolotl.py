@@ -57,8 +57,9 @@ class Beside:
             "WANDB_MODE": "disabled",
         }
 
-    def yaml(self, name: str, more: str) -> str:
-        """Write a YAML on the bundled model; return its name."""
+    def yaml(self, name: str, more: str, *, training: bool = False) -> str:
+        """Write a YAML on the bundled model; return its name. Training on a CPU is in float32."""
+        bfloat16 = self.dtype == "bfloat16" and not training
         text = (
             f"base_model: {MODEL}\nchat_template: tokenizer_default\nsequence_len: 256\nmicro_batch_size: 2\n"
             f"gradient_accumulation_steps: 1\nnum_epochs: 1\noptimizer: adamw_torch\nlr_scheduler: constant\n"
@@ -66,7 +67,7 @@ class Beside:
             f"datasets:\n  - path: {REPOSITORY}/examples/lora/opening_hours.jsonl\n    ds_type: json\n"
             f"    type: chat_template\ndataset_prepared_path: {self.folder}/prepared\n"
             f"output_dir: {self.folder}/{name}.out\nfp16: false\n"
-            f"bf16: {str(self.dtype == 'bfloat16').lower()}\n"
+            f"bf16: {str(bfloat16).lower()}\n"
         )
         (self.folder / name).write_text(text + CPU_ONLY + more, encoding="utf-8")
         return name
@@ -151,7 +152,7 @@ def losses(beside: Beside) -> list[dict[str, Any]]:
     """Train a few steps without and with the plugin; return the losses."""
     rows = []
     for name, more in (("off.yaml", LORA), ("on.yaml", LORA + BLOCKS)):
-        done = beside.run(["-m", "axolotl.cli.train", beside.yaml(name, more)])
+        done = beside.run(["-m", "axolotl.cli.train", beside.yaml(name, more, training=True)])
         if done.returncode:
             raise RuntimeError(done.stderr[-3000:])
         (state,) = (beside.folder / f"{name}.out").glob("checkpoint-*/trainer_state.json")
