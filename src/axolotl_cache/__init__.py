@@ -10,14 +10,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from axolotl_cache.integrations.axolotl import AxolotlCachePlugin as AxolotlCachePlugin
     from axolotl_cache.response import SmartInferenceCache
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AxolotlCachePlugin": "axolotl_cache.integrations.axolotl",
     "SmartInferenceCache": "axolotl_cache.response",
 }
 
+# Not AxolotlCachePlugin: it is there only beside Axolotl, and `import *` must work without.
 __all__ = ["SmartInferenceCache", "__version__"]
 
 

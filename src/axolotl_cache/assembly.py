@@ -6,22 +6,25 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from axolotl_cache.config import Prices, Settings, format_size
 from axolotl_cache.engine.adapters import Adapters
 from axolotl_cache.engine.engine import Engine
+from axolotl_cache.engine.live import LiveModel
 from axolotl_cache.engine.loader import LoadedModel, hide_progress, load_model
 from axolotl_cache.engine.lower import LowerTier, open_lower_store
 from axolotl_cache.engine.memory import PressureGovernor, available_memory_bytes, total_memory_bytes
 from axolotl_cache.engine.pool import KVLayout
 from axolotl_cache.engine.prompt import PromptRenderer
+from axolotl_cache.generate import CachedGenerate
 from axolotl_cache.paths import cache_home
 from axolotl_cache.pipeline import Pipeline
 from axolotl_cache.response import SmartInferenceCache
 from axolotl_cache.response.prices import NO_PRICES, PriceTable
 from axolotl_cache.stored_answers import open_response_cache
 
-__all__ = ["hide_progress", "load", "open_pipeline", "open_response_cache"]
+__all__ = ["hide_progress", "load", "open_pipeline", "open_response_cache", "wrap_generate"]
 
 Report = Callable[[str], None]
 
@@ -62,36 +65,19 @@ def open_pipeline(
         adapters: folders of adapters beside the YAML's own, by the name that requests ask for them.
         progress: called with (system prompts computed, in all).
     """
-    total = total_memory_bytes(loaded.device)
-    share = int(total * settings.max_memory_usage)
-    # Together within the share: neither may leave the other less than half of it.
-    max_cache_bytes = min(settings.model.max_cache_size, share // 2) if use_prefix_cache else 0
-    if use_prefix_cache and max_cache_bytes < settings.model.max_cache_size:
-        report(
-            f"max_memory_usage {settings.max_memory_usage:g} of this device is {format_size(share)}: half of "
-            "that, for the other half is for running requests, bounds the KV held for reuse, and not "
-            f"max_cache_size ({format_size(settings.model.max_cache_size)})"
-        )
     named = Adapters(loaded.model, loaded.namespace, report=report) if adapters else None
     for name, folder in (adapters or {}).items():
         if named is not None:
             named.load(name, folder)
-    engine = Engine(
+    engine = _open_engine(
+        settings,
+        report,
         loaded.model,
         device=loaded.device,
         context_length_tokens=loaded.context_length_tokens,
         end_tokens=loaded.end_tokens,
-        max_cache_bytes=max_cache_bytes,
-        ttl_seconds=settings.inference.entry_timeout,
-        max_running_bytes=share - max_cache_bytes,
-        strict=settings.inference.strict,
+        use_prefix_cache=use_prefix_cache,
         adapters=named,
-        lower=partial(_open_lower, settings, report),
-        governor=PressureGovernor(
-            total, available=partial(available_memory_bytes, loaded.device), clock=time.monotonic
-        ),
-        memo=cache_home() / "exactness",
-        report=report,
     )
     pipeline = Pipeline(
         engine,
@@ -125,6 +111,85 @@ def _prices(prices: Prices | None) -> PriceTable:
         return NO_PRICES
     return PriceTable.from_mapping(
         {name: price.model_dump() for name, price in prices.models.items()}, prices.currency
+    )
+
+
+def wrap_generate(
+    model: Any,
+    settings: Settings,
+    report: Report,
+    *,
+    pinned: Callable[[], Sequence[Sequence[int]]],
+) -> CachedGenerate:
+    """Return what stands in for the `generate` of a model that another program has loaded.
+
+    Args:
+        model: a Hugging Face causal LM, or a PeftModel around one; it may still be moved or cast.
+        settings: what is in force.
+        report: gets one line for each thing worth knowing.
+        pinned: returns the token ids to compute and pin; called when the engine is made.
+    """
+    use_prefix_cache = settings.model.enable_prefix_cache
+    live = LiveModel(
+        model,
+        environment_tag=settings.inference.environment_tag,
+        cache_version=settings.inference.cache_version,
+    )
+
+    def open_engine() -> Engine:
+        return _open_engine(
+            settings,
+            report,
+            model,
+            device=model.device,
+            context_length_tokens=live.context_length_tokens(),
+            end_tokens=frozenset(),  # each call says its own
+            use_prefix_cache=use_prefix_cache,
+        )
+
+    response = open_response_cache(settings)
+    return CachedGenerate(
+        live, open_engine, response=response, pinned=pinned if use_prefix_cache else tuple, report=report
+    )
+
+
+def _open_engine(
+    settings: Settings,
+    report: Report,
+    model: Any,
+    *,
+    device: Any,
+    context_length_tokens: int,
+    end_tokens: frozenset[int],
+    use_prefix_cache: bool,
+    adapters: Adapters | None = None,
+) -> Engine:
+    total = total_memory_bytes(device)
+    share = int(total * settings.max_memory_usage)
+    # Together within the share: neither may leave the other less than half of it.
+    max_cache_bytes = min(settings.model.max_cache_size, share // 2) if use_prefix_cache else 0
+    if use_prefix_cache and max_cache_bytes < settings.model.max_cache_size:
+        report(
+            f"max_memory_usage {settings.max_memory_usage:g} of this device is {format_size(share)}: half of "
+            "that, for the other half is for running requests, bounds the KV held for reuse, and not "
+            f"max_cache_size ({format_size(settings.model.max_cache_size)})"
+        )
+    return Engine(
+        model,
+        device=device,
+        context_length_tokens=context_length_tokens,
+        end_tokens=end_tokens,
+        max_cache_bytes=max_cache_bytes,
+        ttl_seconds=settings.inference.entry_timeout,
+        max_running_bytes=share - max_cache_bytes,
+        strict=settings.inference.strict,
+        adapters=adapters,
+        lower=partial(_open_lower, settings, report),
+        governor=PressureGovernor(
+            total, available=partial(available_memory_bytes, device), clock=time.monotonic
+        ),
+        memo=cache_home() / "exactness",
+        report=report,
     )
 
 

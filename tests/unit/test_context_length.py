@@ -3,7 +3,7 @@
 import pytest
 from transformers import GPT2Config, LlamaConfig, Phi3Config
 
-from axolotl_cache.engine.loader import _context_length
+from axolotl_cache.engine.loader import context_length
 
 LONGROPE = {
     "rope_type": "longrope",
@@ -44,9 +44,9 @@ def longrope():
     ],
 )
 def test_accepted_tokens(config, sequence_len, expected):
-    assert _context_length(config, None, sequence_len)[0] == expected
+    assert context_length(config, None, sequence_len)[0] == expected
 
 
 def test_says_why_less_is_accepted_than_the_model_claims():
-    (warning,) = _context_length(longrope(), None, None)[1]
+    (warning,) = context_length(longrope(), None, None)[1]
     assert "4096 tokens" in warning

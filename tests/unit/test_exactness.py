@@ -78,6 +78,21 @@ def test_notices_results_that_depend_on_what_else_is_computed(tiny_model, kind):
     assert result.layout == GRID
 
 
+class _Narrow(Forward):
+    """Rounds as kernels for 4-bit weights do: to 16 bits, whatever the dtype."""
+
+    def run(self, chunks, layout):
+        return [1.02 * part for part in super().run(chunks, layout)]
+
+
+def test_quantised_weights_may_round_to_16_bits_and_others_may_not(tiny_model, monkeypatch):
+    assert probe(forward_of(tiny_model, _Narrow), None).mode == "none"
+    monkeypatch.setattr(tiny_model, "is_quantized", True, raising=False)
+    result = probe(forward_of(tiny_model, _Narrow), None)
+    assert result.mode == "grid"
+    assert "quantised" in result.reason
+
+
 def test_experts_are_never_trusted_to_be_invariant():
     from transformers import MixtralConfig, MixtralForCausalLM
 

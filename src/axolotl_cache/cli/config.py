@@ -24,6 +24,7 @@ from axolotl_cache.config import (
     shown,
 )
 
+PLUGIN: Final = "axolotl_cache.AxolotlCachePlugin"
 OVERRIDES_HEADING: Final = "overrides of the Hugging Face configuration"
 
 
@@ -116,6 +117,19 @@ def config(yaml_file: Path, flags: dict[str, Flag], as_json: bool) -> None:
     """
     settings = load_for_model(yaml_file, flags)
     click.echo(_json(settings) if as_json else _table(settings))
+    note = about_plugin(settings)
+    if note:
+        click.echo(note, err=True)
+
+
+def about_plugin(settings: Settings) -> str:
+    """Return what to add to the YAML if Axolotl's own commands would read it without us; else nothing."""
+    if PLUGIN in (settings.axolotl.get("plugins") or ()) or not settings.cache_blocks_present:
+        return ""
+    return (
+        f"note: without `plugins: [{PLUGIN}]` in this YAML, Axolotl's own commands drop the cache blocks and "
+        "flags without a word, and cache nothing. axolotl-cache does not need that line."
+    )
 
 
 def _table(settings: Settings) -> str:

@@ -1,5 +1,6 @@
 """Configuration: an Axolotl YAML with cache blocks, flags and the environment, typed and validated."""
 
+from axolotl_cache.config.flags import cache_flags
 from axolotl_cache.config.layers import Flag
 from axolotl_cache.config.load import load_settings
 from axolotl_cache.config.secrets import mask_connection, shown
@@ -31,6 +32,7 @@ __all__ = [
     "Source",
     "TtlRule",
     "TtlRules",
+    "cache_flags",
     "format_duration",
     "format_size",
     "load_settings",

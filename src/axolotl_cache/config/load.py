@@ -30,7 +30,7 @@ from axolotl_cache.config.settings import (
 from axolotl_cache.config.source import DEFAULT, Document, Finding, Location, Source, read_document
 from axolotl_cache.errors import ConfigError, Problem
 
-_AXOLOTL_KEYS_LIKE_OURS: Final = frozenset({"base_model_config", "cls_model_config"})
+_AXOLOTL_KEYS_LIKE_OURS: Final = frozenset({"base_model_config", "cls_model_config", "strict"})
 _OURS_AT_THE_TOP: Final = (*BLOCKS, *(key for key, home in HOME_OF.items() if not home))
 
 

@@ -29,7 +29,7 @@ from axolotl_cache.engine.lower import LowerTier
 from axolotl_cache.engine.memory import PressureGovernor
 from axolotl_cache.engine.pool import KVLayout, KVPool, read_layout
 from axolotl_cache.engine.runner import PagedRunner, Runner, StatefulRunner
-from axolotl_cache.engine.sampling import Sampler
+from axolotl_cache.engine.sampling import Chooser, Sampler
 from axolotl_cache.engine.scheduler import Scheduler
 from axolotl_cache.engine.stateful import StatefulForward
 from axolotl_cache.engine.stats import EngineStats
@@ -223,8 +223,6 @@ class Engine:
             RequestError: the prompt is empty or too long, or the sampling settings mean nothing; the model
                 does not know a token; or this engine knows no adapters.
         """
-        if not tokens:
-            raise RequestError("the prompt is empty; send at least one token")
         return self._send(
             tokens,
             sampling,
@@ -233,6 +231,39 @@ class Engine:
             reuse=reuse and self._cache is not None,
             end_tokens=self.end_tokens | end_tokens,
             adapter=adapter,
+        )
+
+    def generate_with(
+        self,
+        tokens: Sequence[int],
+        chooser: Chooser,
+        new_tokens: int,
+        *,
+        namespace: str,
+        reuse: bool = True,
+        end_tokens: frozenset[int] = frozenset(),
+    ) -> Generation:
+        """Queue a request whose tokens another than our sampler chooses; otherwise as `generate`.
+
+        Args:
+            tokens: prompt ids, at least one.
+            chooser: asked once for each token, in order; not used for another request.
+            new_tokens: how many may be generated, at least 1.
+            namespace: as for `generate`.
+            reuse: as for `generate`.
+            end_tokens: ids that end this answer, beside the engine's own.
+
+        Raises:
+            RequestError: the prompt is empty or too long, or the model does not know a token.
+        """
+        return self._send(
+            tokens,
+            chooser,
+            new_tokens,
+            namespace=namespace,
+            reuse=reuse and self._cache is not None,
+            end_tokens=self.end_tokens | end_tokens,
+            adapter=None,
         )
 
     def pin(self, tokens: Sequence[int], *, namespace: str, adapter: Adapter | None = None) -> int:
@@ -350,7 +381,7 @@ class Engine:
     def _send(
         self,
         tokens: Sequence[int],
-        sampling: Sampling,
+        choice: Sampling | Chooser,
         new_tokens: int | None,
         *,
         namespace: str,
@@ -358,13 +389,15 @@ class Engine:
         adapter: Adapter | None,
         end_tokens: frozenset[int] = frozenset(),
     ) -> Generation:
+        if not tokens:
+            raise RequestError("the prompt is empty; send at least one token")
         tokens = self._checked(tokens)
         running = Running(
             Generation(len(tokens), _advance=self._advance, _cancel=self._cancel),
             tokens=tokens,
             new_tokens=self.check_length(len(tokens), new_tokens),
             end_tokens=end_tokens,
-            sampler=Sampler(sampling, tokens, self._device),
+            sampler=Sampler(choice, tokens, self._device) if isinstance(choice, Sampling) else choice,
             drafts=self._new_drafts(),
             namespace=namespace,
             reuse=reuse,

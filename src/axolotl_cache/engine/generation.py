@@ -11,7 +11,7 @@ from axolotl_cache.engine.cache import BlockTable
 from axolotl_cache.engine.drafts import Drafts
 from axolotl_cache.engine.lower import Fetch
 from axolotl_cache.engine.plan import Work
-from axolotl_cache.engine.sampling import Choice, Sampler
+from axolotl_cache.engine.sampling import Choice, Chooser
 from axolotl_cache.errors import RequestCancelled
 from axolotl_cache.prefix import Difference
 
@@ -72,7 +72,7 @@ class Running:
     new_tokens: int
     """Tokens to generate at the most; 0 only computes the prompt."""
     end_tokens: frozenset[int]
-    sampler: Sampler
+    sampler: Chooser
     namespace: str
     reuse: bool
     adapter: Any = None

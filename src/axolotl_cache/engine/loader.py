@@ -186,7 +186,7 @@ def wrap_model(
         environment_tag=environment_tag,
         cache_version=cache_version,
     )
-    context_length_tokens, warnings = _context_length(model.config, tokenizer, None)
+    context_length_tokens, warnings = context_length(model.config, tokenizer, None)
     return LoadedModel(
         model=model,
         tokenizer=tokenizer,
@@ -229,7 +229,7 @@ def _load_once(recipe: Recipe, again: Callable[[], LoadedModel]) -> LoadedModel:
     model, dtype, more = load_weights(recipe, places, config, tokenizer)
     _adjust_stop_tokens(model, tokenizer)
     sequence_len = recipe.get("sequence_len")
-    context_length_tokens, about_length = _context_length(model.config, tokenizer, sequence_len)
+    context_length_tokens, about_length = context_length(model.config, tokenizer, sequence_len)
     if sequence_len and sequence_len < context_length_tokens:
         recipe.report(
             f"prompts of up to {context_length_tokens} tokens are accepted; "
@@ -286,10 +286,17 @@ def _listed(ids: int | list[int] | tuple[int, ...] | None) -> list[int]:
     return list(ids) if isinstance(ids, list | tuple) else [ids]
 
 
-def _context_length(config: Any, tokenizer: Any, sequence_len: int | None) -> tuple[int, list[str]]:
-    """Return how many tokens the model accepts, and warnings.
+def context_length(
+    config: Any, tokenizer: Any = None, sequence_len: int | None = None
+) -> tuple[int, list[str]]:
+    """Return how many tokens a model accepts, and warnings.
 
     Changes: sets a longer `sequence_len` as the limit in `config`, as Axolotl does.
+
+    Args:
+        config: the model's Hugging Face configuration.
+        tokenizer: asked where the configuration names no length.
+        sequence_len: what the model was trained with.
     """
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     names = ("max_position_embeddings", "n_positions", "n_ctx", "seq_length")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import torch
 from transformers import (
@@ -62,6 +62,13 @@ def check_sampling(sampling: Sampling) -> None:
     for fine, name, value, accepted in limits:
         if not fine:
             raise RequestError(f"{name} is {value}; it must be {accepted}")
+
+
+class Chooser(Protocol):
+    """Chooses one request's tokens, one after another."""
+
+    def choose(self, logits: torch.Tensor) -> Choice:
+        """Return the next token, given its (vocabulary,) logits; called once for each token, in order."""
 
 
 class Sampler:

@@ -116,6 +116,11 @@ def find_folder(
         ) from error
 
 
+def cached_folder(name: str) -> Path | None:
+    """Return where a hub id lies in the local Hugging Face cache, complete or not; None if nowhere."""
+    return _cached({"repo_id": name})
+
+
 def _cached(arguments: dict[str, Any]) -> Path | None:
     from huggingface_hub import snapshot_download  # slow, and local folders need none of it
     from huggingface_hub.errors import LocalEntryNotFoundError
