@@ -18,7 +18,7 @@ from axolotl_cache.engine.memory import PressureGovernor, available_memory_bytes
 from axolotl_cache.engine.pool import KVLayout
 from axolotl_cache.engine.prompt import PromptRenderer
 from axolotl_cache.generate import CachedGenerate
-from axolotl_cache.paths import cache_home
+from axolotl_cache.paths import cache_home, keys_and_values_home
 from axolotl_cache.pipeline import Pipeline
 from axolotl_cache.response import SmartInferenceCache
 from axolotl_cache.response.prices import NO_PRICES, PriceTable
@@ -197,7 +197,7 @@ def _open_lower(settings: Settings, report: Report, layout: KVLayout, block_size
     if settings.model.cache_backend != "disk":
         return ()
     store = open_lower_store(
-        cache_home() / "kv", layout=layout, block_size=block_size, max_bytes=settings.model.max_cache_size
+        keys_and_values_home(), layout=layout, block_size=block_size, max_bytes=settings.model.max_cache_size
     )
     ttl = settings.inference.entry_timeout
     return (LowerTier(store, layout=layout, block_size=block_size, ttl_seconds=ttl, report=report),)

@@ -11,6 +11,7 @@
      +-- CapacityError        what must be held does not fit in the bound that was set
      +-- StoreError           the store below a cache failed
           +-- StoreFormatError   a file of another format or version; it is left untouched
+          +-- ErasureError       not everything of somebody could be erased; it says what is left
 
 Each message says what to do next. An error is never cached.
 """
@@ -85,3 +86,41 @@ class StoreError(AxolotlCacheError):
 
 class StoreFormatError(StoreError):
     """The file is of another format or version. It was left untouched."""
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureReport:
+    """What an erasure removed, and what it knows to be there still. Reports of several tiers add up."""
+
+    entries: int = 0
+    """Entries removed: answers, of all namespaces, and blocks of keys and values, counted in each tier."""
+    files: int = 0
+    """Files deleted."""
+    bytes: int = 0
+    """Bytes of the entries, as `max_bytes` counts them, and of deleted files that belonged to no entry."""
+    left: tuple[str, ...] = ()
+    """What may still hold something, one sentence each."""
+
+    def __add__(self, other: ErasureReport) -> ErasureReport:
+        return ErasureReport(
+            self.entries + other.entries,
+            self.files + other.files,
+            self.bytes + other.bytes,
+            tuple(dict.fromkeys((*self.left, *other.left))),
+        )
+
+
+class ErasureError(StoreError):
+    """Not everything could be erased: `report.left` says what is still there. What could go is gone."""
+
+    def __init__(self, report: ErasureReport) -> None:
+        self.report = report
+        gone = f"{report.entries} entries and {report.files} files are gone"
+        super().__init__(
+            "\n".join(
+                [
+                    f"not everything is erased ({gone}). See to what is left, and erase once more:",
+                    *(f"  {each}" for each in report.left),
+                ]
+            )
+        )

@@ -17,6 +17,11 @@ def cache_home() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "axolotl-cache"
 
 
+def keys_and_values_home() -> Path:
+    """Return where blocks of keys and values are kept on disk, in one folder for each layout."""
+    return cache_home() / "kv"
+
+
 def make_private(folder: Path) -> None:
     """Make a folder, and those above it that are missing, for this user only (mode 0700)."""
     for missing in (*reversed([p for p in folder.parents if not p.exists()]), folder):

@@ -28,6 +28,10 @@ COMMANDS: Final = {
         "axolotl_cache.cli.invalidate:invalidate",
         "Remove stored answers: by tag, entity, session, tenant, version, age; or report one wrong.",
     ),
+    "erase": (
+        "axolotl_cache.cli.erase:erase",
+        "Erase everything of a tenant, a user or a session from every file.",
+    ),
     "config": ("axolotl_cache.cli.config:config", "Show what is in force, and where each value came from."),
 }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
@@ -16,6 +17,7 @@ from axolotl_cache.clock import Clock
 from axolotl_cache.engine.lower import Fetch, LowerTier, chain_keys, patience_seconds, worth_loading
 from axolotl_cache.engine.memory import PressureGovernor
 from axolotl_cache.engine.pool import KVPool, Page
+from axolotl_cache.erasure import ErasureReport, erased_in_all
 from axolotl_cache.prefix import Difference, PrefixMatch, PrefixStats, PrefixTree
 
 
@@ -216,6 +218,25 @@ class KVCache:
         for tier in self._lower:
             tier.clear(namespace=None if namespace is None else self._below(namespace))
         return self.tree.clear(namespace=namespace)
+
+    @property
+    def has_lower_tiers(self) -> bool:
+        """Whether there are tiers below the pool's memory."""
+        return bool(self._lower)
+
+    def erase(self, namespace: str | None) -> ErasureReport:
+        """Erase the blocks of one namespace, in every tier; or of all, but for pinned ones in memory.
+
+        Raises:
+            ErasureError: a lower tier could not; memory has let go all the same.
+        """
+        before = self.stats.held_bytes
+        blocks = self.tree.clear(namespace=namespace, pinned=namespace is not None)
+        in_use = self.tree.blocks_in_use(namespace=namespace)
+        left = (f"{in_use} blocks of keys and values that running requests use",) if in_use else ()
+        done = ErasureReport(blocks, 0, before - self.stats.held_bytes, left)
+        below = None if namespace is None else self._below(namespace)
+        return erased_in_all([lambda: done, *(partial(tier.erase, namespace=below) for tier in self._lower)])
 
     def shut(self) -> None:
         """Write out what waits to be written to the lower tiers."""

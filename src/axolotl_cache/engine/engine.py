@@ -33,6 +33,7 @@ from axolotl_cache.engine.sampling import Chooser, Sampler
 from axolotl_cache.engine.scheduler import Scheduler
 from axolotl_cache.engine.stateful import StatefulForward
 from axolotl_cache.engine.stats import EngineStats
+from axolotl_cache.erasure import ErasureReport
 from axolotl_cache.errors import RequestError
 from axolotl_cache.namespace import BLOCK_SIZE_TOKENS
 from axolotl_cache.prefix import PrefixStats
@@ -342,6 +343,22 @@ class Engine:
         """
         with self._turn():
             return self._cache.clear(namespace) if self._cache else 0
+
+    @property
+    def has_lower_tiers(self) -> bool:
+        """Whether blocks are kept outside of this process's memory, too."""
+        return self._cache is not None and self._cache.has_lower_tiers
+
+    def erase(self, *, namespace: str | None = None) -> ErasureReport:
+        """Erase all KV of one namespace; or of all, but for pinned prefixes in memory.
+
+        Pages in memory are let go, not overwritten. What running requests hold or compute is not reached.
+
+        Raises:
+            ErasureError: a lower tier could not; all else is gone, and the error says what is left.
+        """
+        with self._turn():
+            return self._cache.erase(namespace) if self._cache else ErasureReport()
 
     def clear_memory(self, *, namespace: str | None = None) -> int:
         """As `clear`, but lower tiers keep what they have."""

@@ -21,8 +21,10 @@ from axolotl_cache.engine.engine import Engine
 from axolotl_cache.engine.generation import Generation
 from axolotl_cache.engine.prompt import PromptRenderer
 from axolotl_cache.engine.sampling import check_sampling
+from axolotl_cache.erasure import ErasureReport
 from axolotl_cache.errors import CapacityError, NotCached, RequestError, StreamDiverged
 from axolotl_cache.namespace import Namespace
+from axolotl_cache.pipeline.erase import erase_everywhere
 from axolotl_cache.pipeline.exact import OFF, ExactTier, Question
 from axolotl_cache.pipeline.prefix_miss import PREFIX_OFF, prefix_miss
 from axolotl_cache.pipeline.shared_stream import SharedStreams
@@ -252,6 +254,36 @@ class Pipeline:
         if self._exact is None or not answer.key:
             raise RequestError("this answer is of no entry in the response cache: that was off")
         return self._exact.report_wrong(answer)
+
+    def erase(
+        self,
+        *,
+        tenant: str | None = None,
+        user: str | None = None,
+        session: str | None = None,
+        keys_and_values: bool = False,
+    ) -> ErasureReport:
+        """Erase everything of a tenant, a user or a session, in every tier and file.
+
+        Answers are erased by their owner, of all namespaces. Keys and values know their namespace, and so
+        a tenant's are erased under the model and the adapters that are loaded; they know no user and no
+        session. What of them is not erased for that is named in `left`. What runs meanwhile is not
+        reached: stop the owner's requests first.
+
+        Args:
+            tenant: whose.
+            user: or whose: the principal of requests.
+            session: or whose.
+            keys_and_values: erase all keys and values, everybody's, but for pinned prefixes in memory. They
+                are computed again when they are wanted.
+
+        Raises:
+            TypeError: none of the three, or several.
+            ErasureError: something could not be removed. All else is, and the error says what is left.
+        """
+        return erase_everywhere(
+            self, keys_and_values=keys_and_values, tenant=tenant, user=user, session=session
+        )
 
     def check(self, request: Request) -> None:
         """Raise RequestError if the request can't be served as asked; compute nothing."""

@@ -336,8 +336,12 @@ class PrefixTree(Generic[P]):
                 self.stats.evicted_blocks += 1
         return before - self.stats.held_bytes
 
-    def clear(self, *, namespace: str | None = None) -> int:
-        """Forget every block (of one namespace, if given) that is not in use, pinned ones too.
+    def clear(self, *, namespace: str | None = None, pinned: bool = True) -> int:
+        """Forget every block (of one namespace, if given) that is not in use.
+
+        Args:
+            namespace: whose; None is everybody's.
+            pinned: whether pinned ones go, too.
 
         Returns:
             The number of blocks forgotten.
@@ -346,10 +350,15 @@ class PrefixTree(Generic[P]):
         removed = 0
         for name in roots:
             for node in list(self._walk(self._roots[name])):
-                if node.references == 0 and not node.children:
+                if node.references == 0 and not node.children and (pinned or not node.pinned):
                     self._remove(node)
                     removed += 1
         return removed
+
+    def blocks_in_use(self, *, namespace: str | None = None) -> int:
+        """Return how many blocks (of one namespace) somebody holds. Cost: O(blocks)."""
+        roots = [root for name, root in self._roots.items() if namespace in (None, name)]
+        return sum(node.references > 0 for root in roots for node in self._walk(root))
 
     def _make_room(self, needed_bytes: int) -> bool:
         if self.stats.held_bytes + needed_bytes > self.max_bytes:

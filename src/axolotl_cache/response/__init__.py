@@ -3,6 +3,7 @@
 Loads neither numpy nor torch; the codec for tensors does, when it is given one.
 """
 
+from axolotl_cache.errors import ErasureReport
 from axolotl_cache.response.cache import SmartInferenceCache
 from axolotl_cache.response.owners import owner_tags
 from axolotl_cache.response.request_key import CanonicalRequest, KeyExplanation
@@ -12,6 +13,7 @@ __all__ = [
     "CacheStats",
     "CanonicalRequest",
     "Entry",
+    "ErasureReport",
     "KeyExplanation",
     "SmartInferenceCache",
     "owner_tags",

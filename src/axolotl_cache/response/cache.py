@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from axolotl_cache import stores
 from axolotl_cache.clock import Clock, wall_clock
+from axolotl_cache.erasure import ErasureReport
 from axolotl_cache.errors import StoreError
 from axolotl_cache.request import Saved
 from axolotl_cache.response import codec
 from axolotl_cache.response.accounts import as_cost, checked_kind, decode_cost, encode_cost, measured
 from axolotl_cache.response.key import KeyMaker, scope_of
 from axolotl_cache.response.lifetime import Lifetime
-from axolotl_cache.response.owners import checked_tags, owner_tag, refuse_reserved
+from axolotl_cache.response.owners import checked_tags, erased_owner, owner_tag, refuse_reserved
 from axolotl_cache.response.prices import NO_PRICES, PriceTable
 from axolotl_cache.response.request_key import KeyExplanation
 from axolotl_cache.response.results import CacheStats, Entry
@@ -380,6 +381,25 @@ class SmartInferenceCache(MutableMapping[str, Any]):
             raise TypeError(f"invalidate by one tag or owner at a time, not by {' and '.join(labels)}")
         label = labels[0] if labels else None
         return self._tiers.remove(key=key, tag=label, older_than_seconds=older_than_seconds)
+
+    def erase(
+        self, *, tenant: str | None = None, user: str | None = None, session: str | None = None
+    ) -> ErasureReport:
+        """Erase every entry of a tenant, a user or a session: of all namespaces, in memory and in every file.
+
+        Afterwards no file in the folder holds a byte of them, and other processes have let go of them with
+        their next call. What is computed meanwhile is stored when it is done: stop the owner's requests
+        first. Databases that were set aside as damaged are deleted. docs/erasure.md says what is not
+        reached. Cost: the database is written anew, 2 s for 200 MB.
+
+        Returns:
+            What was removed. Only entries stored with the owner (`owner_tags`) are known to be theirs.
+
+        Raises:
+            TypeError: none of them, or several.
+            ErasureError: something could not be removed. All else is, and the error says what is left.
+        """
+        return self._tiers.erase(erased_owner(tenant=tenant, user=user, session=session))
 
     def report_wrong(self, key: str, value: Any = _NO_DEFAULT) -> bool:
         """Remove a wrong answer, and remember it: this same answer is never stored under `key` again.

@@ -35,6 +35,10 @@ class Departures:
         """It is there again."""
         self._gone.pop(key, None)
 
+    def clear(self) -> None:
+        """Remember nothing any more."""
+        self._gone.clear()
+
     def explain(self, key: str, now: float) -> str | None:
         """Return one phrase, as `expired 12.3 s ago`, or None if nothing is remembered."""
         if key not in self._gone:

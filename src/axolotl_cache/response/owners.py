@@ -94,3 +94,16 @@ def refuse_reserved(tag: str) -> None:
             f"owner_tags (of axolotl_cache.response); to remove some, invalidate({kind}={name!r}); or name "
             "the tag differently"
         )
+
+
+def erased_owner(**names: str | None) -> OwnerTag:
+    """Return the tag of the one owner that is given.
+
+    Raises:
+        TypeError: none of them, or several.
+        ValueError: the name is empty.
+    """
+    given = [owner_tag(kind, name) for kind, name in names.items() if name is not None]
+    if len(given) != 1:
+        raise TypeError("erase whose? Give one of " + ", ".join(f"{kind}=" for kind in names))
+    return given[0]

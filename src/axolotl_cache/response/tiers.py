@@ -11,6 +11,7 @@ from threading import Lock, RLock
 from typing import Any, TypeVar
 
 from axolotl_cache.clock import Clock
+from axolotl_cache.erasure import ErasureReport
 from axolotl_cache.errors import StoreError
 from axolotl_cache.response.accounts import Savings
 from axolotl_cache.response.departures import Departures
@@ -45,6 +46,7 @@ class Tiers:
         self._departures = Departures()
         self.savings = Savings()
         self._generation = 0
+        self._erasures = 0 if disk is None else disk.erasures
         # Keys whose copy in memory is known to be what the disk has, as of `_generation`.
         self._checked: set[str] = set()
         # Keys whose row on disk is out of date, because the disk refused to change it, and since when: a
@@ -179,6 +181,7 @@ class Tiers:
                 try:
                     # Before the row is written: a foreign change from here on leaves the key unchecked.
                     generation = self._disk.generation()
+                    self._heed_erasures(self._disk)
                     departed = self._disk.put(key, record, now)
                     self._unsaved.pop(key, None)
                 except StoreError as error:
@@ -213,6 +216,38 @@ class Tiers:
                 self._store_errors += 1
             raise trouble
         return count
+
+    def erase(self, tag: str) -> ErasureReport:
+        """Erase what has the tag, of all scopes, in memory and every file; see `SharedStore.erase`.
+
+        With a disk, memory lets go of everything else, too, and reads it from there when it is wanted.
+
+        Raises:
+            ErasureError: the disk refused; memory let go of it all the same.
+        """
+        now = self._clock()
+        with self._changing:
+            self._must_be_open()
+            if self._disk is None:
+                with self._lock:
+                    before = self._memory.size_bytes
+                    gone = self._memory.remove(now, tag=tag)
+                    self._promises.withdraw(tag=tag)
+                    self._departures.clear()
+                    self._invalidations += len(gone)
+                    return ErasureReport(len(gone), 0, before - self._memory.size_bytes)
+            self._catch_up(now)  # what only memory has of others goes to disk before memory is emptied
+            try:
+                report = self._disk.erase(tag)
+            except StoreError:
+                with self._lock:
+                    self._store_errors += 1
+                raise
+            finally:
+                self._let_go(self._disk)
+            with self._lock:
+                self._invalidations += report.entries
+            return report
 
     def count_coalesced(self) -> None:
         """Count a miss that another caller's computation answered."""
@@ -344,11 +379,29 @@ class Tiers:
         if self._disk is None:
             return 0
         try:
-            return self._disk.generation()
+            generation = self._disk.generation()
+            self._heed_erasures(self._disk)
+            return generation
         except StoreError as error:
             self._must_be_open()
             self.report(error)
             return self._generation
+
+    def _heed_erasures(self, disk: SharedStore) -> None:
+        if disk.erasures != self._erasures:
+            self._let_go(disk)
+
+    def _let_go(self, disk: SharedStore) -> None:
+        """Empty the memory: something was erased, and what it was nobody may know any more.
+
+        Keys that the disk refused to change stay noted, so that their rows are still not served.
+        """
+        with self._changing, self._lock:
+            self._erasures = disk.erasures
+            self._memory.close()
+            self._promises.withdraw()
+            self._departures.clear()
+            self._checked.clear()
 
     def _find(self, key: str, now: float, *, promise: bool = False) -> Record | None:
         """Return the live record from wherever it is, or None; drop it if it has expired."""
@@ -374,10 +427,11 @@ class Tiers:
     def _load(self, key: str, now: float) -> Record | None:
         """Return what is stored now, expired or not. Holds `_changing`."""
         disk = self._disk
-        copy = self._memory.get(key)
         if disk is None or key in self._unsaved:
-            return copy
+            return self._memory.get(key)
         generation = disk.generation()
+        self._heed_erasures(disk)
+        copy = self._memory.get(key)
         if copy is not None:
             # Another process may have moved the date of a sliding one: then it is read, and checked, anew.
             if disk.stamp(key) == (copy.version, copy.expires_at):
@@ -472,7 +526,13 @@ class Tiers:
     def _purge(self, now: float) -> None:
         """Remove everything expired, here and on disk. Holds `_changing`."""
         self._must_be_open()
-        on_disk: list[str] = self._ask_disk(lambda disk: disk.expire(now), [])
+
+        def expire(disk: SharedStore) -> list[str]:
+            disk.generation()
+            self._heed_erasures(disk)
+            return disk.expire(now)
+
+        on_disk: list[str] = self._ask_disk(expire, [])
         with self._lock:
             expired = {key for key in on_disk if key not in self._unsaved}
             for key in expired:

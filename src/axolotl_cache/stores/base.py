@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
+from axolotl_cache.erasure import ErasureReport
+
 
 class StoreWarning(RuntimeWarning):
     """A store could not do its work; the cache above it goes on without."""
@@ -160,6 +162,10 @@ class Store(Protocol):
 class SharedStore(Store, Protocol):
     """A store that other processes may change, and other threads may use, at the same time."""
 
+    erasures: int
+    """Has changed, once `generation` was asked, if anyone has erased something since. Then nothing that was
+    read before may be kept: it may be somebody's of whom nothing is to be left."""
+
     @property
     def damaged(self) -> int:
         """Records that were found damaged, and dropped, since this object was made."""
@@ -175,3 +181,12 @@ class SharedStore(Store, Protocol):
 
     def removed_at(self, key: str) -> float | None:
         """When `key` was last removed on purpose, if that is recent and it was not stored again since."""
+
+    def erase(self, tag: str | None) -> ErasureReport:
+        """Remove what has the tag, of all scopes, so that no file holds a byte of it; None is everything.
+
+        Notes of what was removed before go, too, and so do files that belong to no entry.
+
+        Raises:
+            ErasureError: something could not be removed; all else is, and the error says what is left.
+        """

@@ -40,19 +40,27 @@ class BlobFolder:
 
     def publish(self, version: int) -> None:
         """Give the file its real name. Call it inside the transaction that stores the row."""
-        self._temporary(version).rename(self._path(version))
+        self._temporary(version).rename(self.path(version))
 
     def read(self, version: int) -> bytes | None:
         """Return the bytes, or None if there is no such file."""
         try:
-            return self._path(version).read_bytes()
+            return self.path(version).read_bytes()
         except FileNotFoundError:
             return None
 
     def delete(self, version: int) -> None:
         """Delete the file under either name; one that is not there is fine."""
-        self._path(version).unlink(missing_ok=True)
+        self.path(version).unlink(missing_ok=True)
         self._temporary(version).unlink(missing_ok=True)
+
+    def path(self, version: int) -> Path:
+        """Return where the published file is, or would be."""
+        return self._folder / f"{version:016x}"
+
+    def being_written(self) -> list[Path]:
+        """Return the temporary files that there are now, of writers that may be dead."""
+        return sorted(self._folder.glob(f"{_TEMPORARY}*"))
 
     def versions(self) -> list[int]:
         """Return the versions that have a published file."""
@@ -68,9 +76,6 @@ class BlobFolder:
                     path.unlink()
             except FileNotFoundError:
                 continue
-
-    def _path(self, version: int) -> Path:
-        return self._folder / f"{version:016x}"
 
     def _temporary(self, version: int) -> Path:
         return self._folder / f"{_TEMPORARY}{version:016x}"

@@ -127,6 +127,8 @@ def _connect(path: Path) -> sqlite3.Connection:
     try:
         database.execute("PRAGMA synchronous = NORMAL")
         database.execute("PRAGMA journal_size_limit = 16777216")
+        # What is removed is overwritten with zeros, whatever SQLite was built to do by itself.
+        database.execute("PRAGMA secure_delete = ON")
         database.execute("SELECT scope, entries, bytes, uses FROM totals LIMIT 1").fetchone()
         database.execute("SELECT scale FROM ranking").fetchone()
     except BaseException:

@@ -104,8 +104,11 @@ class MemoryStore:
             and (tag is None or tag in record.tags)
             and (created_before is None or record.created_at < created_before)
         ]
+        self._tell_uses()
         for key in chosen:
             self._drop(key)
+        if chosen and keys is None:  # so that no list names them any more
+            self._renew_deadlines()
         return chosen
 
     def expire(self, now: float) -> list[str]:
@@ -172,7 +175,10 @@ class MemoryStore:
             return
         heapq.heappush(self._deadlines, (record.expires_at, record.version, key))
         if len(self._deadlines) > 2 * len(self._records) + 64:
-            self._deadlines = [
-                (r.expires_at, r.version, k) for k, r in self._records.items() if r.expires_at is not None
-            ]
-            heapq.heapify(self._deadlines)
+            self._renew_deadlines()
+
+    def _renew_deadlines(self) -> None:
+        self._deadlines = [
+            (r.expires_at, r.version, k) for k, r in self._records.items() if r.expires_at is not None
+        ]
+        heapq.heapify(self._deadlines)

@@ -57,6 +57,12 @@ class Ranks:
         """Forget what was noted and not written down."""
         self._used = []
 
+    def forget_keys(self) -> None:
+        """Forget all keys, and what was noted of them; ranks are found again with the rows."""
+        self._used = []
+        for key in self._policy.order():
+            self._policy.drop(key)
+
     def has_news(self) -> bool:
         """Whether there is anything that the file does not have yet."""
         return bool(self._used) or self._policy.has_changes()

@@ -53,6 +53,7 @@ class SharedDatabase:
         self._database: sqlite3.Connection | None = None
         self._closed = False
         self._swept = False
+        self.erasures = 0
         self._generation = 0
         self._data_version = 0
         self._inode = 0
@@ -69,6 +70,7 @@ class SharedDatabase:
                 f"{self.folder}: can't be made or written: {error}. Choose another persistence_path, or None "
                 "to keep everything in memory."
             ) from error
+        self._erasure = self._mark.erasure()
         self._run(lambda db: None)
         _OPEN.add(self)
 
@@ -114,6 +116,9 @@ class SharedDatabase:
 
     def _before_closing(self) -> None:
         """Write what is still to be written."""
+
+    def _heard_of_erasure(self) -> None:
+        """Forget what may be somebody's of whom nothing is to be left."""
 
     def _in_forked_child(self) -> None:
         """Forget what is the parent's to write."""
@@ -209,6 +214,12 @@ class SharedDatabase:
             self._open_folder()
             mark = self._mark.read()
             db = self._connected()
+        erasure = self._mark.erasure()
+        if erasure != self._erasure:
+            self._erasure = erasure
+            self.erasures += 1
+            self._heard_of_erasure()
+            self._generation += 1
         (data_version,) = db.execute("PRAGMA data_version").fetchone()
         if data_version != self._data_version:
             self._data_version = data_version

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from threading import RLock
@@ -18,15 +18,16 @@ from axolotl_cache.errors import StoreError
 from axolotl_cache.stores import rows
 from axolotl_cache.stores.base import Departure, Record, Stamp, entry_bytes
 from axolotl_cache.stores.blobs import LARGE_BYTES
+from axolotl_cache.stores.erasure import ErasableDatabase
 from axolotl_cache.stores.moved_dates import MovedDates
 from axolotl_cache.stores.policies import LruPolicy, Policy
 from axolotl_cache.stores.ranks import Ranks
 from axolotl_cache.stores.rows import Gone, to_bytes, to_text
-from axolotl_cache.stores.shared_database import UNSTORED, SharedDatabase
+from axolotl_cache.stores.shared_database import UNSTORED
 from axolotl_cache.stores.sweep import check, delete_files
 
 
-class SqliteStore(SharedDatabase):
+class SqliteStore(ErasableDatabase):
     """Records in `cache.sqlite3`, large payloads in `blobs/`, both in one folder that is made if need be.
 
     Args:
@@ -162,12 +163,8 @@ class SqliteStore(SharedDatabase):
 
     def discard(self, key: str, version: int) -> bool:
         """Remove `key` if it still has that version."""
-
-        def write(db: sqlite3.Connection) -> list[Gone]:
-            where = "scope = ? AND key = ? AND version = ?"
-            return self._ranks.delete(db, where, (self._scope, to_bytes(key), version))
-
-        return bool(self._delete_by(write))
+        where, parameters = "scope = ? AND key = ? AND version = ?", (self._scope, to_bytes(key), version)
+        return bool(self._delete_by(lambda db: self._ranks.delete(db, where, parameters)))
 
     def remove(
         self,
@@ -202,17 +199,11 @@ class SqliteStore(SharedDatabase):
 
     def expire(self, now: float) -> list[str]:
         """Remove everything expired, of this scope, and return its keys."""
-
-        def write(db: sqlite3.Connection) -> list[Gone]:
-            return self._ranks.delete(db, "scope = ? AND expires_at <= ?", (self._scope, now))
-
-        def is_due(db: sqlite3.Connection) -> bool:
-            found = db.execute(
-                "SELECT 1 FROM entries WHERE scope = ? AND expires_at <= ? LIMIT 1", (self._scope, now)
-            )
-            return found.fetchone() is not None
-
-        return self._delete_by(write) if self._run(is_due) else []
+        where, parameters = "scope = ? AND expires_at <= ?", (self._scope, now)
+        look = f"SELECT 1 FROM entries WHERE {where} LIMIT 1"  # noqa: S608 - our own text
+        if self._run(lambda db: db.execute(look, parameters).fetchone()) is None:
+            return []
+        return self._delete_by(lambda db: self._ranks.delete(db, where, parameters))
 
     def check_invariants(self) -> None:
         """Raise AssertionError where totals, tags and files disagree with the entries; for tests."""
@@ -285,6 +276,15 @@ class SqliteStore(SharedDatabase):
             if len(record.payload) > LARGE_BYTES:
                 self._blobs.publish(record.version)
         return departed, gone if old is None else [*gone, old]
+
+    def _erase_rows(self, db: sqlite3.Connection, where: str, parameters: Sequence[rows.Value]) -> list[Gone]:
+        with self._writing(db):
+            self._ranks.write(db)
+            db.execute("DELETE FROM removed")  # keys may be anybody's words
+            return self._ranks.delete(db, where, parameters)
+
+    def _heard_of_erasure(self) -> None:
+        self._ranks.forget_keys()
 
     def _delete_by(self, write: Callable[[sqlite3.Connection], list[Gone]]) -> list[str]:
         """Delete rows by `write`, as one, then their files, and return their keys."""

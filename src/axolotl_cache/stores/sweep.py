@@ -13,18 +13,22 @@ from axolotl_cache.stores.rows import Gone, held
 def delete_orphans(db: sqlite3.Connection, blobs: BlobFolder) -> None:
     """Delete the large values of processes that died between a file and its row."""
     blobs.delete_abandoned()
+    for version in orphans(db, blobs):
+        blobs.delete(version)
+
+
+def orphans(db: sqlite3.Connection, blobs: BlobFolder) -> list[int]:
+    """Return the versions that have a file and no row."""
     versions = blobs.versions()
     if not versions:
-        return
+        return []
     try:
         db.execute("BEGIN IMMEDIATE")  # files get their names under this lock: none can appear now
         known = _versions_in_files(db)
-        orphans = [version for version in versions if version not in known]
+        return [version for version in versions if version not in known]
     finally:
         if db.in_transaction:
             db.execute("ROLLBACK")
-    for version in orphans:
-        blobs.delete(version)
 
 
 def delete_files(blobs: BlobFolder, gone: Iterable[Gone]) -> None:

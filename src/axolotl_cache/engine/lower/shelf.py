@@ -12,6 +12,7 @@ from typing import Final
 
 from axolotl_cache.clock import Clock
 from axolotl_cache.engine.lower.block import CODEC, BlockName
+from axolotl_cache.erasure import ErasureReport
 from axolotl_cache.errors import StoreError
 from axolotl_cache.stores import Record, SharedStore, new_version
 
@@ -139,6 +140,19 @@ class Shelf:
             gone = self._store.remove(self._clock(), tag=namespace)
             self._drop(gone)
             return len(gone)
+
+    def erase(self, namespace: str | None, *, first: Callable[[], object]) -> ErasureReport:
+        """Erase everything (of one namespace), as `SharedStore.erase`; `first` runs before, alone.
+
+        Raises:
+            ErasureError: something could not be removed; the index is as the store is, or behind it.
+        """
+        with self._changing:
+            first()
+            try:
+                return self._store.erase(namespace)
+            finally:
+                self._generation = None  # whatever became of it: the index is read anew
 
     def sample(self, number: int) -> str | None:
         """Return some stored key, another one for another number; None if there is none."""

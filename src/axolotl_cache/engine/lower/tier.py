@@ -21,6 +21,7 @@ from axolotl_cache.engine.lower.reader import BlockReader
 from axolotl_cache.engine.lower.shelf import Shelf
 from axolotl_cache.engine.lower.writer import BlockWriter, WaitingBlock
 from axolotl_cache.engine.pool import KVLayout
+from axolotl_cache.erasure import ErasureReport
 from axolotl_cache.stores import SharedStore
 
 
@@ -184,6 +185,14 @@ class LowerTier:
             StoreError: the store could not remove them.
         """
         return self._shelf.remove(namespace, first=lambda: self._writer.drop(namespace))
+
+    def erase(self, *, namespace: str | None = None) -> ErasureReport:
+        """Erase all blocks (of one namespace), stored or on their way there, from every file of the store.
+
+        Raises:
+            ErasureError: something could not be removed; all else is, and the error says what is left.
+        """
+        return self._shelf.erase(namespace, first=lambda: self._writer.drop(namespace))
 
     def flush(self, timeout_seconds: float | None = None) -> bool:
         """Wait until all that was offered before is written or dropped; return whether it is."""
