@@ -196,6 +196,11 @@ def _open_engine(
 def _open_lower(settings: Settings, report: Report, layout: KVLayout, block_size: int) -> Sequence[LowerTier]:
     if settings.model.cache_backend != "disk":
         return ()
+    if settings.inference.encryption_key_from:
+        report(
+            f"warning: encryption covers stored answers; the keys and values of prompts that cache_backend: "
+            f'"disk" keeps in {cache_home() / "kv"} are not encrypted'
+        )
     store = open_lower_store(
         keys_and_values_home(), layout=layout, block_size=block_size, max_bytes=settings.model.max_cache_size
     )

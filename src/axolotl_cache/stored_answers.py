@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from axolotl_cache.config import Settings
+from axolotl_cache.config import Settings, read_encryption_key
 from axolotl_cache.paths import cache_home
 from axolotl_cache.response import SmartInferenceCache
 
@@ -30,6 +30,11 @@ def open_response_cache(
         settings: what is in force.
         concurrency: requests expected at once; decides the size when `max_cache_entries` is "auto".
         persistent: False keeps it in memory, whatever the settings say.
+
+    Raises:
+        ConfigError: the encryption key that the settings name is not there, or others may read it.
+        ModuleNotFoundError: they name one, and the extra `encryption` is not installed.
+        StoreError: see `SmartInferenceCache`.
     """
     wanted = settings.inference.max_cache_entries
     entries = max(LEAST_ENTRIES, ENTRIES_PER_CONCURRENT_REQUEST * concurrency) if wanted == "auto" else wanted
@@ -39,4 +44,5 @@ def open_response_cache(
         timeout=settings.inference.entry_timeout,
         persistence_path=path,
         policy=settings.inference.cache_policy,
+        encryption_key=None if path is None else read_encryption_key(settings),
     )

@@ -53,6 +53,7 @@ _TEXTS: Final[Mapping[str, Callable[[Any], str]]] = {
     "entry_timeout": format_duration,
     "session_timeout": format_duration,
     "persistence_path": lambda path: shown(path) if path else "the user's cache folder",
+    "encryption_key_from": lambda place: place or "none: answers on disk are not encrypted",
     "ttl_rules": _rules_text,
     "prices": _prices_text,
     "connection_string": mask_connection,

@@ -17,6 +17,7 @@ EXTRA_OF: Final = {
     "numpy": "engine",
     "bitsandbytes": "quantized",
     "matplotlib": "pictures",
+    "cryptography": "encryption",
 }
 """The extra to install for a missing package."""
 

@@ -1,5 +1,6 @@
 """Configuration: an Axolotl YAML with cache blocks, flags and the environment, typed and validated."""
 
+from axolotl_cache.config.encryption_key import read_encryption_key
 from axolotl_cache.config.flags import cache_flags
 from axolotl_cache.config.layers import Flag
 from axolotl_cache.config.load import load_settings
@@ -39,5 +40,6 @@ __all__ = [
     "mask_connection",
     "parse_duration",
     "parse_size",
+    "read_encryption_key",
     "shown",
 ]

@@ -82,8 +82,25 @@ def connection(value: str) -> str:
     return value
 
 
+_KEY_SOURCE = re.compile(r"(?:env:[A-Za-z_][A-Za-z0-9_]*|file:.+)?")
+
+
+def names_a_key(value: str) -> str:
+    """Refuse what is not the name of a place where a key is."""
+    if not _KEY_SOURCE.fullmatch(value):
+        raise ValueError("not the name of a place")
+    return value
+
+
 Switch = Annotated[bool, accepts("true or false")]
 Text = Annotated[str, accepts("a text; put it in quotes")]
+KeySource = Annotated[
+    str,
+    AfterValidator(names_a_key),
+    accepts(
+        "the name of a place where the key is: env:VARIABLE or file:PATH (the key itself never stands here)"
+    ),
+]
 Share = Annotated[float, Field(ge=0, le=1), accepts("a number from 0 to 1")]
 Size = Annotated[
     int,

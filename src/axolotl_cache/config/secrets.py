@@ -8,7 +8,8 @@ from typing import Any, Final
 
 LONGEST_SHOWN: Final = 80
 
-_SECRET_KEY = re.compile(r"passw|secret|credential|api_?key|auth|token$", re.IGNORECASE)
+_SECRET_KEY = re.compile(r"passw|secret|credential|api_?key|encryption_?key$|auth|token$", re.IGNORECASE)
+_KEY_PLACE = re.compile(r"(env:[A-Z_][A-Z0-9_]{0,60}|file:.*)\Z", re.IGNORECASE)
 _USER_INFO = re.compile(r"(?P<scheme>[A-Za-z][\w+.-]*:/+)?\S*:\S*@")
 _CONNECTION = re.compile(
     r"(?P<scheme>[a-z][a-z+]*://)(?P<user>[^?]*@)?(?P<host>[\w.,:\[\]-]*)(?P<path>/[^?@]*)?(?P<query>\?[^@]*)?"
@@ -27,6 +28,8 @@ def shown(value: Any, key: str = "") -> str:
     """
     if key == "connection_string" and isinstance(value, str):
         return mask_connection(value)
+    if key == "encryption_key_from" and not (isinstance(value, str) and _KEY_PLACE.match(value)):
+        return "(not shown: it may be the key)" if value != "" else '""'
     if _SECRET_KEY.search(key):
         return "(not shown)"
     if isinstance(value, dict):  # its keys only: any value of a block in the wrong place may be a secret

@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 from axolotl_cache.config.fields import (
     Amount,
     Duration,
+    KeySource,
     KindTtl,
     Share,
     Size,
@@ -127,6 +128,8 @@ class InferenceSettings(Block):
     enable_persistence: Switch = True
     persistence_path: Text = ""
     """Empty: the user's cache folder."""
+    encryption_key_from: KeySource = ""
+    """Where the key is; empty: answers on disk are not encrypted."""
     strict: Switch = False
     """Compute answers as if alone, where a token's company could change its bits."""
     semantic_matching: Switch = False

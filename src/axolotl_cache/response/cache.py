@@ -14,7 +14,6 @@ from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from axolotl_cache import stores
 from axolotl_cache.clock import Clock, wall_clock
 from axolotl_cache.erasure import ErasureReport
 from axolotl_cache.errors import StoreError
@@ -34,11 +33,12 @@ from axolotl_cache.stores import (
     MemoryStore,
     PolicyName,
     Record,
-    SharedStore,
     make_policy,
+    open_disk,
 )
 
 if TYPE_CHECKING:
+    from axolotl_cache.encryption_key import EncryptionKey
     from axolotl_cache.namespace import Namespace
     from axolotl_cache.response.flight import Flights
 
@@ -79,11 +79,14 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         jitter: by what share of its time an entry may live shorter, so that those stored together do not
             expire together: 0.1 is up to 10 %. How much, only its key decides.
         prices: what tokens cost, for the account of what hits save.
+        encryption_key: what is on disk is encrypted with it, answers, keys and tags alike: 32 bytes, or the
+            same in hexadecimal or base64, or a callable that returns either. None leaves it readable.
         clock: seconds since the epoch.
 
     Raises:
         StoreFormatError: the folder holds another program's database, or a later version's.
-        StoreError: the folder can't be used at all.
+        StoreError: the folder can't be used at all; or not with this key, or not without one.
+        ImportError: there is an `encryption_key`, and the extra `encryption` is not installed.
     """
 
     def __init__(
@@ -98,6 +101,7 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         sliding: bool = False,
         jitter: float = 0.0,
         prices: PriceTable = NO_PRICES,
+        encryption_key: EncryptionKey | None = None,
         clock: Clock = wall_clock,
     ) -> None:
         if type(capacity) is not int:
@@ -115,19 +119,18 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         self._clock = clock
         self._make_key = KeyMaker(namespace)
         self._scope = scope_of(namespace)
-        self._folder = None if persistence_path is None else Path(persistence_path)
-        disk: SharedStore | None = None
-        if self._folder is not None:
-            disk = stores.SqliteStore(
-                self._folder,
-                capacity,
-                scope=self._scope,
-                policy=make_policy(policy, capacity, Random()),  # noqa: S311 - luck, and no secret
-                max_bytes=max_bytes,
-            )
+        disk = open_disk(
+            None if persistence_path is None else Path(persistence_path),
+            capacity,
+            scope=self._scope,
+            policy=make_policy(policy, capacity, Random()),  # noqa: S311 - luck, and no secret
+            max_bytes=max_bytes,
+            encryption_key=encryption_key,
+        )
+        self._folder = disk.folder
         own = make_policy(policy, capacity, Random())  # noqa: S311
-        self._tiers = Tiers(MemoryStore(capacity, policy=own, max_bytes=max_bytes), disk, clock)
-        self._wrong = WrongAnswers(self._folder, self._scope)
+        self._tiers = Tiers(MemoryStore(capacity, policy=own, max_bytes=max_bytes), disk.store, clock)
+        self._wrong = WrongAnswers(disk.folder, self._scope, disk.secret)
         self._flights: Flights | None = None
         self._making_flights = Lock()
         _ALIVE.add(self)

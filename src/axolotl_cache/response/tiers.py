@@ -200,7 +200,7 @@ class Tiers:
                 trouble = self._catch_up(now)
         if trouble is not None:
             self.report(trouble)
-        return Departure(key, "too large") not in forgotten
+        return Departure(key, "too large") not in (*forgotten, *departed)  # on disk it can be larger
 
     def remove(
         self, *, key: str | None = None, tag: str | None = None, older_than_seconds: float | None = None

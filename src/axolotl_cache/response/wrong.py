@@ -50,11 +50,13 @@ class WrongAnswers:
     Args:
         folder: where the cache keeps its files; None remembers in memory alone.
         scope: stands for the namespace.
+        secret: keys the digests, up to 64 bytes; with nothing, whoever guesses an answer can recognise it.
     """
 
-    def __init__(self, folder: Path | None, scope: bytes) -> None:
+    def __init__(self, folder: Path | None, scope: bytes, secret: bytes = b"") -> None:
         self._file = None if folder is None else folder / FILE_NAME
         self._scope = scope
+        self._secret = secret
         self._known: dict[str, set[str]] = {}
         self._read_bytes = 0
         self.refused = 0
@@ -67,7 +69,7 @@ class WrongAnswers:
         Raises:
             StoreError: the file can't be written; it is remembered in this process all the same.
         """
-        name, digest = self._name(key), answer_digest(value)
+        name, digest = self._name(key), self._digest(value)
         with self._lock:
             self._known.setdefault(name, set()).add(digest)
             if self._file is None:
@@ -90,7 +92,7 @@ class WrongAnswers:
             if not self._known:
                 return False
             known = self._known.get(self._name(key)) if isinstance(key, str) else None
-        if not known or answer_digest(value) not in known:
+        if not known or self._digest(value) not in known:
             return False
         with self._lock:
             self.refused += 1
@@ -101,10 +103,16 @@ class WrongAnswers:
         self._lock = Lock()
 
     def _name(self, key: str) -> str:
-        digest = blake2b(self._scope, digest_size=32, person=b"axc-wrong-key")
+        digest = blake2b(self._scope, key=self._secret, digest_size=32, person=b"axc-wrong-key")
         digest.update(b"%d:" % len(self._scope))
         digest.update(key.encode("utf-8", "surrogatepass"))
         return digest.hexdigest()
+
+    def _digest(self, value: Any) -> str:
+        digest = answer_digest(value)
+        return (
+            blake2b(digest.encode(), key=self._secret, digest_size=16).hexdigest() if self._secret else digest
+        )
 
     def _read_new(self) -> None:
         """Take in what was added to the file since the last time. Holds the lock."""

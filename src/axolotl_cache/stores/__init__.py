@@ -8,6 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from axolotl_cache.stores.at_rest import Disk, open_disk
 from axolotl_cache.stores.base import (
     OVERHEAD_BYTES,
     Departure,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "OVERHEAD_BYTES",
     "Departure",
+    "Disk",
     "MemoryStore",
     "Policy",
     "PolicyName",
@@ -38,6 +40,7 @@ __all__ = [
     "entry_bytes",
     "make_policy",
     "new_version",
+    "open_disk",
 ]
 
 
