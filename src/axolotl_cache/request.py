@@ -237,6 +237,16 @@ class Saved:
     """At the prices given; None without a price for this model."""
     currency: str = ""
 
+    def __add__(self, other: Saved) -> Saved:
+        """Return both together."""
+        money = [saved.money for saved in (self, other) if saved.money is not None]
+        return Saved(
+            self.tokens + other.tokens,
+            self.seconds + other.seconds,
+            sum(money, Decimal(0)) if money else None,
+            self.currency or other.currency,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:

@@ -400,3 +400,27 @@ def test_a_cache_without_a_key_never_loads_cryptography(tmp_path):
         [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True
     )
     assert said.stdout.strip() == "False"
+
+
+def test_an_owner_is_erased_from_encrypted_files_too(tmp_path):
+    from axolotl_cache.response import owner_tags
+
+    with opened(tmp_path) as cache, opened(tmp_path, namespace="another") as other:
+        for each in (cache, other):
+            each.set("theirs", "gone" * 20, tags=owner_tags(user="ada"))
+            each.set("theirs, large", "gone" * 50_000, tags=owner_tags(user="ada"))
+            each.set("others", "stays", tags=owner_tags(user="bob"))
+        before = everything(tmp_path)
+        with database(tmp_path) as db:
+            sealed = [row[0] for row in db.execute("SELECT payload FROM entries") if row[0]]
+        assert all(part in before for part in sealed)  # the control
+        report = cache.erase(user="ada")
+        assert report.entries == 4
+        assert [*cache] == [*other] == ["others"]
+        assert cache["others"] == other["others"] == "stays"
+        left = [part for part in sealed if part in everything(tmp_path)]
+        assert len(left) == 2  # those of the others
+        assert not any("theirs" in name for name in cache._tiers._disk._names)
+        assert not any("theirs" in name for name in other._tiers._disk._names)
+    with opened(tmp_path) as again:
+        assert [*again] == ["others"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from decimal import Decimal
 from threading import Lock
 from typing import Any, Final
 
@@ -84,48 +83,34 @@ def _number(cost: Mapping[str, Any], name: str) -> float:
 
 
 class Savings:
-    """What hits have saved. Noting one costs an append; they are added up now and then, and when asked."""
+    """What hits have saved. Noting one costs an append; they are added up now and then, and when asked.
 
-    def __init__(self) -> None:
+    Args:
+        prices: of the models that the entries' costs name; no name is kept.
+    """
+
+    def __init__(self, prices: PriceTable) -> None:
+        self._prices = prices
         self._noted: list[str] = []
-        self._by_model: dict[str, Cost] = {}
+        self._total = Saved()
         self._lock = Lock()
 
     def note(self, cost: str) -> None:
         """Note a hit on an entry with this cost, as it is stored."""
         self._noted.append(cost)
         if len(self._noted) >= _NOTES_AT_ONCE:
-            self._add_up()
+            self.add_up()
 
-    def total(self, prices: PriceTable) -> Saved:
-        """Return what all hits together saved."""
-        self._add_up()
-        with self._lock:
-            each = [prices.saved_by_answer(cost, 0.0) for cost in self._by_model.values()]
-        money = [saved.money for saved in each if saved.money is not None]
-        return Saved(
-            tokens=sum(saved.tokens for saved in each),
-            seconds=sum(saved.seconds for saved in each),
-            money=sum(money, Decimal(0)) if money else None,
-            currency=prices.currency if money else "",
-        )
-
-    def forget_after_fork(self) -> None:
-        """In a forked child: the lock may have been held by a thread that is not there."""
-        self._lock = Lock()
-
-    def _add_up(self) -> None:
+    def add_up(self) -> Saved:
+        """Return what all hits so far saved together, and forget which they were."""
         with self._lock:
             count = len(self._noted)
             noted = self._noted[:count]
             del self._noted[:count]  # others may have noted more meanwhile
             for text in noted:
-                new = as_cost(decode_cost(text))
-                old = self._by_model.get(new.model, Cost(0, 0, 0.0))
-                self._by_model[new.model] = Cost(
-                    old.prompt_tokens + new.prompt_tokens,
-                    old.completion_tokens + new.completion_tokens,
-                    old.seconds + new.seconds,
-                    old.cached_tokens + new.cached_tokens,
-                    new.model,
-                )
+                self._total += self._prices.saved_by_answer(as_cost(decode_cost(text)), 0.0)
+            return self._total
+
+    def forget_after_fork(self) -> None:
+        """In a forked child: the lock may have been held by a thread that is not there."""
+        self._lock = Lock()

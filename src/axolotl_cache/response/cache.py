@@ -19,7 +19,7 @@ from axolotl_cache.erasure import ErasureReport
 from axolotl_cache.errors import StoreError
 from axolotl_cache.request import Saved
 from axolotl_cache.response import codec
-from axolotl_cache.response.accounts import as_cost, checked_kind, decode_cost, encode_cost, measured
+from axolotl_cache.response.accounts import Savings, as_cost, checked_kind, decode_cost, encode_cost, measured
 from axolotl_cache.response.key import KeyMaker, scope_of
 from axolotl_cache.response.lifetime import Lifetime
 from axolotl_cache.response.owners import checked_tags, erased_owner, owner_tag, refuse_reserved
@@ -129,7 +129,8 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         )
         self._folder = disk.folder
         own = make_policy(policy, capacity, Random())  # noqa: S311
-        self._tiers = Tiers(MemoryStore(capacity, policy=own, max_bytes=max_bytes), disk.store, clock)
+        memory = MemoryStore(capacity, policy=own, max_bytes=max_bytes)
+        self._tiers = Tiers(memory, disk.store, clock, Savings(prices))
         self._wrong = WrongAnswers(disk.folder, self._scope, disk.secret)
         self._flights: Flights | None = None
         self._making_flights = Lock()
@@ -447,7 +448,7 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         return replace(
             self._tiers.stats(),
             refused_as_wrong=self._wrong.refused,
-            saved=self._tiers.savings.total(self._prices),
+            saved=self._tiers.savings.add_up(),
         )
 
     def age(self, key: str) -> float | None:

@@ -36,7 +36,7 @@ class Tiers:
     write to disk; the first one after another process's commit asks the disk, and may wait.
     """
 
-    def __init__(self, memory: MemoryStore, disk: SharedStore | None, clock: Clock) -> None:
+    def __init__(self, memory: MemoryStore, disk: SharedStore | None, clock: Clock, savings: Savings) -> None:
         self._memory = memory
         self._disk = disk
         self._clock = clock
@@ -44,7 +44,7 @@ class Tiers:
         self._lock = Lock()
         self._promises = Promises(PROMISE_SECONDS)
         self._departures = Departures()
-        self.savings = Savings()
+        self.savings = savings
         self._generation = 0
         self._erasures = 0 if disk is None else disk.erasures
         # Keys whose copy in memory is known to be what the disk has, as of `_generation`.
@@ -235,7 +235,9 @@ class Tiers:
                     self._promises.withdraw(tag=tag)
                     self._departures.clear()
                     self._invalidations += len(gone)
-                    return ErasureReport(len(gone), 0, before - self._memory.size_bytes)
+                    report = ErasureReport(len(gone), 0, before - self._memory.size_bytes)
+                self.savings.add_up()
+                return report
             self._catch_up(now)  # what only memory has of others goes to disk before memory is emptied
             try:
                 report = self._disk.erase(tag)
@@ -402,6 +404,7 @@ class Tiers:
             self._promises.withdraw()
             self._departures.clear()
             self._checked.clear()
+        self.savings.add_up()
 
     def _find(self, key: str, now: float, *, promise: bool = False) -> Record | None:
         """Return the live record from wherever it is, or None; drop it if it has expired."""
