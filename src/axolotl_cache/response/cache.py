@@ -394,7 +394,7 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         Afterwards no file in the folder holds a byte of them, and other processes have let go of them with
         their next call. What is computed meanwhile is stored when it is done: stop the owner's requests
         first. Databases that were set aside as damaged are deleted. docs/erasure.md says what is not
-        reached. Cost: the database is written anew, 2 s for 200 MB.
+        reached. Cost: the database is written anew.
 
         Returns:
             What was removed. Only entries stored with the owner (`owner_tags`) are known to be theirs.

@@ -39,7 +39,7 @@ class ErasableDatabase(SharedDatabase):
         writers that were killed, of migrations cut off, and databases that were set aside.
 
         Other processes let go of what they have in memory with their next call. Cost: the whole database
-        is written anew, 2 s for 200 MB, and until then others' writes wait.
+        is written anew, and until then others' writes wait.
 
         Raises:
             ErasureError: something could not be removed; all else is, and the error says what is left.
