@@ -73,6 +73,8 @@ class Lexicon:
     case_matters: frozenset[str]
     capitalised_words: frozenset[str]
     languages: frozenset[str]
+    pointing: frozenset[str]
+    opens_dependent: Phrases[bool]
     english: dict[str, Any]
     chinese_data: dict[str, Any]
     """The files as they are, for the extractors of numbers and dates."""
@@ -164,6 +166,8 @@ def lexicon() -> Lexicon:
         case_matters=frozenset(en["case_matters"]),
         capitalised_words=frozenset(en["capitalised_words"]),
         languages=frozenset(en["languages"]),
+        pointing=frozenset([*en["pointing"], *zh["pointing"]]),
+        opens_dependent=Phrases({word: True for data in (en, zh) for word in data["opens_dependent"]}),
         english=en,
         chinese_data=zh,
     )
