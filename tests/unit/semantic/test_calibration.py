@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from axolotl_cache.response.semantic.calibration import Calibration, learn, shipped, sigmoid
-from axolotl_cache.response.semantic.embedders import EMBEDDERS, unit
+from axolotl_cache.response.semantic.context import CONTEXT_FEATURES
+from axolotl_cache.response.semantic.embedders import DEFAULT, EMBEDDERS, unit
 from axolotl_cache.response.semantic.facts.extract import extract
 from axolotl_cache.response.semantic.features import FEATURES, features_of
 from axolotl_cache.response.semantic.index import Index
@@ -65,6 +66,15 @@ def test_every_embedder_has_a_calibration_of_these_features(name: str) -> None:
 def test_an_unknown_embedder_has_none() -> None:
     with pytest.raises(KeyError, match=r"benchmarks/calibrate\.py"):
         shipped("none-such")
+
+
+def test_features_of_another_kind_are_refused() -> None:
+    with pytest.raises(ValueError, match="10 features, not 9"):
+        shipped(DEFAULT).probability(np.zeros(9))
+
+
+def test_contexts_have_a_calibration_of_their_own() -> None:
+    assert shipped(DEFAULT, of_contexts=True).features == CONTEXT_FEATURES
 
 
 def test_equal_questions_are_right_and_features_are_symmetric() -> None:

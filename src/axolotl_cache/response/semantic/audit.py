@@ -32,10 +32,10 @@ class Audit:
     """Counts checked hits of one partition, for as long as its embedder and calibration stay the same.
 
     The statement: if every hit, given all before it, is wrong with a probability of `max_error_rate` or more,
-    then `certified` ever becomes true with a probability of 5 % at most; if always of that or less, `alarm` does.
-    It takes labels that are right, and checks drawn independently. Where the rate drifts across the bound,
-    neither claim is the truth, and what was refuted is only that it held at every moment: begin anew from time
-    to time.
+    then `certified` ever becomes true with a probability of 5 % at most; if always of that or less, `alarm`
+    does. It takes labels that are right, and checks drawn independently. Where the rate drifts across the
+    bound, neither claim is the truth, and what was refuted is only that it held at every moment: begin anew
+    from time to time.
 
     Clean hits needed for `certified`: 458 at 1 %, 151 at 3 % (with one fixed largest stake 299 and 99, which
     the first wrong hit would end for ever).

@@ -49,8 +49,13 @@ class Calibration:
 
         Returns:
             (n,), between 0 and 1.
+
+        Raises:
+            ValueError: rows have another length.
         """
         rows = np.atleast_2d(np.asarray(features, dtype=np.float64))
+        if rows.shape[1] != len(self.features):
+            raise ValueError(f"this calibration takes {len(self.features)} features, not {rows.shape[1]}")
         standard = (rows - np.asarray(self.mean)) / np.asarray(self.scale)
         return sigmoid(standard @ np.asarray(self.weights) + self.bias)
 
@@ -79,11 +84,10 @@ def shipped(embedder: str, *, of_contexts: bool = False) -> Calibration:
     Raises:
         KeyError: there is none; learn one with benchmarks/calibrate.py.
     """
-    file = files(_PACKAGE).joinpath("data", f"calibration-{embedder}.json")
+    name = f"context-{embedder}" if of_contexts else embedder
+    file = files(_PACKAGE).joinpath("data", f"calibration-{name}.json")
     if not file.is_file():
-        raise KeyError(
-            f"no calibration for the embedder {embedder!r}: learn one with benchmarks/calibrate.py"
-        )
+        raise KeyError(f"no calibration {name!r}: learn one with benchmarks/calibrate.py")
     return Calibration.from_json(file.read_text(encoding="utf-8"))
 
 
