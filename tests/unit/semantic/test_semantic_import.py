@@ -14,6 +14,9 @@ def test_the_cache_does_not_load_it() -> None:
 
 
 def test_control_asking_for_it_does() -> None:
-    code = "import sys, axolotl_cache.response.semantic.tier; print('numpy' in sys.modules, 'torch' in sys.modules)"
+    code = (
+        "import sys, axolotl_cache.response.semantic.tier;"
+        "print('numpy' in sys.modules, 'torch' in sys.modules)"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.split() == ["True", "False"]

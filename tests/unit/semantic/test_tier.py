@@ -9,6 +9,7 @@ import pytest
 
 from axolotl_cache.response.semantic.calibration import shipped
 from axolotl_cache.response.semantic.embedders import Vectors, unit
+from axolotl_cache.response.semantic.facts.extract import facts_of
 from axolotl_cache.response.semantic.tier import SemanticTier, partition_of
 
 
@@ -107,8 +108,10 @@ def test_what_is_forgotten_is_not_found() -> None:
     tier = _tier()
     tier.store(HERE, "k1", _ask("How do I delete my account?"))
     tier.store(HERE, "k1", _ask("How do I delete my account?"))
+    assert facts_of.cache_info().currsize
     tier.forget("k1")
     tier.forget("k1")
+    assert not facts_of.cache_info().currsize
     assert tier.lookup(HERE, _ask("How do I delete my account?")).candidate is None
 
 

@@ -20,6 +20,7 @@ from axolotl_cache.response.semantic.audit import Audit, Verdict
 from axolotl_cache.response.semantic.calibration import Calibration, shipped
 from axolotl_cache.response.semantic.context import Context, check_context, context_features, context_of
 from axolotl_cache.response.semantic.embedders import Embedder, Vectors
+from axolotl_cache.response.semantic.facts.extract import forget_texts
 from axolotl_cache.response.semantic.features import embedded, features_of
 from axolotl_cache.response.semantic.guards import Veto
 from axolotl_cache.response.semantic.index import Index
@@ -190,13 +191,15 @@ class SemanticTier:
             return held.audit.add(not right) if found.would_serve else held.audit.verdict()
 
     def forget(self, key: str) -> None:
-        """Forget a conversation in every partition: its answer is gone."""
+        """Forget a conversation in every partition, and every text that is held to save time."""
         with self._lock:
             for held in self._partitions.values():
                 number = held.numbers.pop(key, None)
                 if number is not None:
                     del held.items[number]
                     held.index.remove([number])
+            self._reported.pop(key, None)
+        forget_texts()
 
     def verdict(self, partition: str) -> Verdict:
         """Return what the checks of a partition say."""

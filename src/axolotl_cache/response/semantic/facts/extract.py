@@ -9,7 +9,9 @@ from axolotl_cache.response.semantic.facts.dates import take_dates, take_weekday
 from axolotl_cache.response.semantic.facts.model import Facts
 from axolotl_cache.response.semantic.facts.names import answer_languages, entities_of, take_ids
 from axolotl_cache.response.semantic.facts.numbers import spell_out, take_amounts, take_numbers
+from axolotl_cache.response.semantic.facts.residue import near_spelling, one_meaning, residue_of
 from axolotl_cache.response.semantic.facts.words import (
+    base_form,
     content_of,
     directions_of,
     kind_of,
@@ -67,3 +69,11 @@ def extract(text: str, day: date | None = None) -> Facts:
 def facts_of(text: str) -> Facts:
     """Return the facts of a text, from memory if it was asked lately; its day is not known."""
     return extract(text)
+
+
+def forget_texts() -> None:
+    """Drop every text that is held only to save time. Cost: what is asked next is extracted anew."""
+    facts_of.cache_clear()
+    residue_of.cache_clear()
+    for held in (base_form, one_meaning, near_spelling):
+        held.cache_clear()

@@ -30,7 +30,7 @@ def residue_of(left: tuple[str, ...], right: tuple[str, ...]) -> Residue:
     exact = [word for word in a if word in b]
     a, b = [w for w in a if w not in exact], [w for w in b if w not in exact]
     pairs = 0
-    for same in (_spelling, one_meaning):
+    for same in (near_spelling, one_meaning):
         for word in list(a):
             other = next((w for w in b if same(word, w)), None)
             if other is not None:
@@ -52,7 +52,7 @@ def similar_tokens(a: Facts, b: Facts) -> float:
 def same_words(a: Facts, b: Facts) -> bool:
     """Return whether the texts have the same words but for politeness and typing mistakes."""
     left, right = set(a.plain) - set(b.plain), set(b.plain) - set(a.plain)
-    return len(left) == len(right) and all(any(_spelling(x, y) for y in right) for x in left)
+    return len(left) == len(right) and all(any(near_spelling(x, y) for y in right) for x in left)
 
 
 @lru_cache(maxsize=65536)
@@ -68,7 +68,7 @@ def one_meaning(word: str, other: str) -> bool:
 
 
 @lru_cache(maxsize=65536)
-def _spelling(word: str, other: str) -> bool:
+def near_spelling(word: str, other: str) -> bool:
     """Return whether the words, of five letters or more, differ by one typing mistake."""
     short, long = sorted((word, other), key=len)
     if len(short) < 5 or len(long) - len(short) > 1 or HAN.search(word):
