@@ -61,7 +61,7 @@ def test_an_empty_file_gives_the_defaults_of_the_contract(load):
         "cache_version": "",
         "enable_persistence": True,
         "persistence_path": "",
-            "encryption_key_from": "",
+        "encryption_key_from": "",
         "strict": False,
         "semantic_matching": False,
         "max_error_rate": 0.01,
