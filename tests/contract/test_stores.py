@@ -428,3 +428,32 @@ def test_closing_twice_is_fine(kind, tmp_path):
     store = STORES[kind](tmp_path, 1)
     store.close()
     store.close()
+
+
+@pytest.mark.parametrize("kind", SHARED)
+def test_erasing_reaches_all_scopes_and_others_learn_of_it(kind, tmp_path):
+    stores = [SHARED[kind](tmp_path, 10, scope=scope) for scope in (b"one", b"two")]
+    seen = []
+    for store in stores:
+        store.put("theirs", record(tags=("ada",)), NOW)
+        store.put("others", record(tags=("bob",)), NOW)
+        store.put("gone", record(), NOW)
+        store.remove(NOW, keys=["gone"])
+        store.generation()
+        seen.append(store.erasures)
+    report = stores[0].erase("ada")
+    assert (report.entries, report.left) == (2, ())
+    for store, before in zip(stores, seen, strict=True):
+        store.generation()
+        assert store.erasures != before
+        assert store.keys() == ["others"]
+        assert store.removed_at("gone") is None
+        before = store.erasures
+        store.put("more", record(), NOW)
+        store.generation()
+        assert store.erasures == before, "storing is no erasure"
+        store.check_invariants()
+    assert stores[1].erase(None).entries == 4
+    assert [store.keys() for store in stores] == [[], []]
+    for store in stores:
+        store.close()

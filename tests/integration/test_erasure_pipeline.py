@@ -86,6 +86,9 @@ def test_a_tenant_is_gone_from_every_tier_and_nobody_else(pipeline, tmp_path):
     assert pipeline.answer(others).served is Served.HIT_EXACT
     again = pipeline.answer(theirs)
     assert (again.served, again.usage.cached_tokens) == (Served.MISS, 0)
+    for tier in pipeline.engine._cache._lower:
+        tier.flush()
+    assert files_with(pipeline, tmp_path, PROMPT) > 0, "what is asked for again is stored again"
 
 
 @pytest.mark.parametrize("kind", ["principal", "session"])

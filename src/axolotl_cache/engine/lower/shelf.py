@@ -145,14 +145,16 @@ class Shelf:
         """Erase everything (of one namespace), as `SharedStore.erase`; `first` runs before, alone.
 
         Raises:
-            ErasureError: something could not be removed; the index is as the store is, or behind it.
+            ErasureError: something could not be removed; all else is.
         """
-        with self._changing:
-            first()
-            try:
+        try:
+            with self._changing:
+                self._generation = None
+                first()
                 return self._store.erase(namespace)
-            finally:
-                self._generation = None  # whatever became of it: the index is read anew
+        finally:
+            with suppress(StoreError):  # whatever became of it, the index is what the store has
+                self.refresh()
 
     def sample(self, number: int) -> str | None:
         """Return some stored key, another one for another number; None if there is none."""
