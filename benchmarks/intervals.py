@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import exp, lgamma, log
 
 
@@ -18,7 +19,7 @@ def clopper_pearson(found: int, of: int, confidence: float = 0.95) -> tuple[floa
     return low, high
 
 
-def _solve(rising, target: float) -> float:  # type: ignore[no-untyped-def]
+def _solve(rising: Callable[[float], float], target: float) -> float:
     low, high = 0.0, 1.0
     for _ in range(60):
         middle = (low + high) / 2
