@@ -181,6 +181,7 @@ def _open_engine(
         end_tokens=end_tokens,
         max_cache_bytes=max_cache_bytes,
         ttl_seconds=settings.inference.entry_timeout,
+        cache_policy=settings.inference.cache_policy,
         max_running_bytes=share - max_cache_bytes,
         strict=settings.inference.strict,
         adapters=adapters,

@@ -18,7 +18,14 @@ from axolotl_cache.engine.lower import Fetch, LowerTier, chain_keys, patience_se
 from axolotl_cache.engine.memory import PressureGovernor
 from axolotl_cache.engine.pool import KVPool, Page
 from axolotl_cache.erasure import ErasureReport, erased_in_all
-from axolotl_cache.prefix import Difference, PrefixMatch, PrefixStats, PrefixTree
+from axolotl_cache.prefix import (
+    Difference,
+    PolicyName,
+    PrefixMatch,
+    PrefixStats,
+    PrefixTree,
+    make_ranking,
+)
 
 
 @dataclass(slots=True)
@@ -46,6 +53,7 @@ class KVCache:
         pool: where they are.
         max_bytes: bound on what is held for reuse.
         ttl_seconds: unpinned blocks that nobody used for this long are forgotten.
+        policy: who goes first.
         clock: wall clock.
         lower: slower tiers, fastest first.
         numerics: what else decides about the bits: blocks in lower tiers may come from another machine, or
@@ -60,6 +68,7 @@ class KVCache:
         max_bytes: int,
         ttl_seconds: float | None,
         clock: Clock,
+        policy: PolicyName = "lru",
         lower: Sequence[LowerTier] = (),
         numerics: str = "",
         governor: PressureGovernor | None = None,
@@ -75,6 +84,7 @@ class KVCache:
             ttl_seconds=ttl_seconds,
             clock=clock,
             discard=lambda page: pool.release([page]),
+            ranking=make_ranking(policy),
         )
 
     @property

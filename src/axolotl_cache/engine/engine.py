@@ -36,7 +36,7 @@ from axolotl_cache.engine.stats import EngineStats
 from axolotl_cache.erasure import ErasureReport
 from axolotl_cache.errors import RequestError
 from axolotl_cache.namespace import BLOCK_SIZE_TOKENS
-from axolotl_cache.prefix import PrefixStats
+from axolotl_cache.prefix import PolicyName, PrefixStats
 from axolotl_cache.request import Sampling
 
 _DEFAULT_NEW_TOKENS: Final = 512
@@ -55,6 +55,7 @@ class Engine:
         end_tokens: ids that end an answer.
         max_cache_bytes: bound on the KV held for reuse; 0 turns the prefix cache off.
         ttl_seconds: unpinned KV that nobody used for this long is forgotten.
+        cache_policy: who goes first from the prefix cache: `lru`, `lfu` or `adaptive`.
         max_batch: requests that run at once.
         max_running_bytes: bound on the KV of running requests that is not shared; a request waits until it
             fits, and one always runs. None is no bound but `max_batch`.
@@ -82,6 +83,7 @@ class Engine:
         end_tokens: frozenset[int],
         max_cache_bytes: int,
         ttl_seconds: float | None = None,
+        cache_policy: PolicyName = "lru",
         max_batch: int = 32,
         max_running_bytes: int | None = None,
         step_tokens: int = 512,
@@ -137,6 +139,7 @@ class Engine:
                     max_bytes=max_cache_bytes,
                     ttl_seconds=ttl_seconds,
                     clock=clock,
+                    policy=cache_policy,
                     lower=lower(kv, self.block_size),
                     numerics=self.exactness.numerics,
                     governor=governor,

@@ -6,7 +6,8 @@ under one bound in bytes. Children are found by the block's own token ids and no
 that no collision can ever return another prompt's payload.
 
 Forgetting is leaf first at no cost: a path is always touched from its end to its root, so that a parent is
-newer than all of its children, and the oldest node in the tree is always a leaf.
+newer than all of its children, and the oldest node in the tree is always a leaf. Other policies than
+least-recently-used rank the leaves (`eviction.py`), and may refuse what is worth less than all of them.
 
 This module knows no tensors and takes no lock: its owner (the engine) calls it from one thread at a time.
 
@@ -23,6 +24,7 @@ from typing import Generic, Protocol, TypeVar
 
 from axolotl_cache.clock import Clock, wall_clock
 from axolotl_cache.errors import CapacityError, NamespaceMismatch
+from axolotl_cache.prefix.eviction import Ranking, Uses, name_after
 
 _TOKEN_BYTES = 4
 _NEIGHBOURS_COMPARED = 64
@@ -52,6 +54,10 @@ class _Node(Generic[P]):
     references: int = 0
     pinned: bool = False
     used_at_seconds: float = 0.0
+    name: int = 0
+    """What its ranking knows it by; 0 without one."""
+    uses: Uses | None = None
+    """How it was used, for its ranking."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +95,7 @@ class PrefixStats:
     evicted_blocks: int = 0
     expired_blocks: int = 0
     refused_blocks: int = 0
-    """Blocks that did not fit, because everything else was pinned or in use."""
+    """Blocks that did not fit, because everything else was pinned, in use, or worth more."""
     held_bytes: int = 0
     pinned_bytes: int = 0
     held_blocks: int = 0
@@ -110,6 +116,7 @@ class PrefixTree(Generic[P]):
         ttl_seconds: unpinned blocks that nobody used for this long are forgotten; None keeps them.
         clock: returns seconds.
         discard: is given each payload that the tree lets go of.
+        ranking: says which leaf goes first, and who is let in; None is least recently used first, and all.
     """
 
     def __init__(
@@ -120,6 +127,7 @@ class PrefixTree(Generic[P]):
         ttl_seconds: float | None = None,
         clock: Clock = wall_clock,
         discard: Callable[[P], None] = lambda payload: None,
+        ranking: Ranking | None = None,
     ) -> None:
         if block_size < 1:
             raise ValueError(f"block_size is {block_size}; a block holds at least 1 token")
@@ -129,6 +137,7 @@ class PrefixTree(Generic[P]):
         self.stats = PrefixStats()
         self._clock = clock
         self._discard = discard
+        self._ranking = ranking
         self._roots: dict[str, _Node[P]] = {}
         self._recency: OrderedDict[_Node[P], None] = OrderedDict()
         """Every unpinned node, oldest first."""
@@ -158,6 +167,9 @@ class PrefixTree(Generic[P]):
             path.append(child)
             node = child
         self._touch(path)
+        if self._ranking is not None:
+            last = path[-1].name if path else _root_name(namespace)
+            self._ranking.asked(path, _names(last, keys[len(path) :]), self._clock())
         for held in path:
             held.references += 1
         matched = len(path) * self.block_size
@@ -237,14 +249,20 @@ class PrefixTree(Generic[P]):
             CapacityError: pinned blocks do not fit.
             NamespaceMismatch: a payload is not of the announced size, so of another model.
         """
-        root = self._roots.setdefault(namespace, _Node(namespace.encode(), None, None))
+        root = self._roots.get(namespace)
+        if root is None:
+            root = self._roots[namespace] = _Node(namespace.encode(), None, None)
+            if self._ranking is not None:
+                root.name = _root_name(namespace)
         root.references += 1  # making room may take its last block away: the root must stay
         keys = self._keys(tokens)
         path: list[_Node[P]] = []
         try:
             for index, key in enumerate(keys):
                 parent = path[-1] if path else root
-                node = parent.children.get(key) or self._add(parent, key, index, make_payload, payload_bytes)
+                node = parent.children.get(key)
+                if node is None and self._make_room(payload_bytes, parent, key, must=pinned):
+                    node = self._add(parent, key, index, make_payload, payload_bytes)
                 if node is None:
                     break
                 node.references += 1  # so that making room for the next block can't evict this one
@@ -274,9 +292,7 @@ class PrefixTree(Generic[P]):
         index: int,
         make_payload: Callable[[int], P],
         payload_bytes: int,
-    ) -> _Node[P] | None:
-        if not self._make_room(payload_bytes):
-            return None
+    ) -> _Node[P]:
         payload = make_payload(index)
         if payload.nbytes != payload_bytes:
             raise NamespaceMismatch(
@@ -284,6 +300,10 @@ class PrefixTree(Generic[P]):
                 "blocks of two models can't share a namespace"
             )
         node = _Node(key, parent, payload)
+        if self._ranking is not None:
+            node.name = name_after(parent.name, key)
+            self._ranking.covered(parent)
+            self._ranking.added(node, self._clock())
         parent.children[key] = node
         self._recency[node] = None
         self.stats.inserted_blocks += 1
@@ -297,6 +317,8 @@ class PrefixTree(Generic[P]):
                 node.pinned = True
                 del self._recency[node]
                 self.stats.pinned_bytes += node.payload.nbytes
+                if self._ranking is not None:
+                    self._ranking.covered(node)
 
     def _touch(self, path: Sequence[_Node[P]]) -> None:
         now = self._clock()
@@ -323,11 +345,18 @@ class PrefixTree(Generic[P]):
         return expired
 
     def shrink_to(self, max_bytes: int) -> int:
-        """Evict, oldest leaf first, until at most `max_bytes` are held; return the bytes freed.
+        """Evict, oldest leaf first or as the ranking says, until at most `max_bytes` are held.
 
         What is pinned or in use stays.
+
+        Returns:
+            The bytes freed.
         """
         before = self.stats.held_bytes
+        if self._ranking is not None:
+            while self.stats.held_bytes > max_bytes and self._evict_least(self._ranking):
+                pass
+            return before - self.stats.held_bytes
         for node in self._oldest_first():
             if self.stats.held_bytes <= max_bytes:
                 break
@@ -348,6 +377,8 @@ class PrefixTree(Generic[P]):
         """
         roots = list(self._roots) if namespace is None else [namespace] if namespace in self._roots else []
         removed = 0
+        if self._ranking is not None:
+            self._ranking.forget()
         for name in roots:
             for node in list(self._walk(self._roots[name])):
                 if node.references == 0 and not node.children and (pinned or not node.pinned):
@@ -360,10 +391,29 @@ class PrefixTree(Generic[P]):
         roots = [root for name, root in self._roots.items() if namespace in (None, name)]
         return sum(node.references > 0 for root in roots for node in self._walk(root))
 
-    def _make_room(self, needed_bytes: int) -> bool:
-        if self.stats.held_bytes + needed_bytes > self.max_bytes:
-            self.shrink_to(self.max_bytes - needed_bytes)
-        return self.stats.held_bytes + needed_bytes <= self.max_bytes
+    def _make_room(self, needed_bytes: int, parent: _Node[P], key: bytes, *, must: bool) -> bool:
+        """Evict until a block behind `parent` fits; False if it does not, or what is held is worth more."""
+        most = self.max_bytes - needed_bytes
+        ranking = self._ranking
+        if self.stats.held_bytes > most and ranking is None:
+            self.shrink_to(most)
+        elif self.stats.held_bytes > most and ranking is not None:
+            now = self._clock()
+            uses = ranking.uses_of(name_after(parent.name, key), parent, now)
+            worth = None if must or most < 0 else ranking.worth(uses, now)
+            while self.stats.held_bytes > most and self._evict_least(ranking, at_most=worth):
+                pass
+        return self.stats.held_bytes <= most
+
+    def _evict_least(self, ranking: Ranking, *, at_most: float | None = None) -> bool:
+        """Evict the leaf worth least; False if none can go, or it is worth more than `at_most`."""
+        least = ranking.least(self._clock())
+        if least is None or (at_most is not None and least.worth > at_most):
+            return False
+        node: _Node[P] = least.leaf
+        self._remove(node, least.worth)
+        self.stats.evicted_blocks += 1
+        return True
 
     def _oldest_first(self) -> Iterator[_Node[P]]:
         # A copy would cost O(n) for each block evicted; instead look again after each removal.
@@ -381,10 +431,14 @@ class PrefixTree(Generic[P]):
     def _is_free(node: _Node[P]) -> bool:
         return node.references == 0 and not node.children and not node.pinned
 
-    def _remove(self, node: _Node[P]) -> None:
+    def _remove(self, node: _Node[P], worth: float | None = None) -> None:
         if node.parent is None or node.payload is None:
             raise ValueError("a root can't be removed")
         del node.parent.children[node.key]
+        if self._ranking is not None:
+            self._ranking.removed(node)
+            if self._is_leaf(node.parent):
+                self._ranking.uncovered(node.parent, node, worth)
         if node.pinned:
             self.stats.pinned_bytes -= node.payload.nbytes
         else:
@@ -398,6 +452,10 @@ class PrefixTree(Generic[P]):
     def _drop_if_empty(self, root: _Node[P]) -> None:
         if not root.children and not root.references:
             del self._roots[root.key.decode()]
+
+    @staticmethod
+    def _is_leaf(node: _Node[P]) -> bool:
+        return node.parent is not None and not node.children and not node.pinned
 
     # Looking around
 
@@ -438,6 +496,19 @@ class PrefixTree(Generic[P]):
                 if not node.pinned:
                     _require(order[node] > order[child], "a parent is older than its child")
         _require(all(root.children for root in self._roots.values()), "an empty root was left behind")
+        if self._ranking is not None:
+            self._ranking.check_invariants(n for n in nodes if self._is_leaf(n))
+
+
+def _root_name(namespace: str) -> int:
+    return name_after(0, namespace.encode())
+
+
+def _names(before: int, keys: Iterable[bytes]) -> Iterator[int]:
+    """Yield the names of successive blocks behind one of name `before`."""
+    for key in keys:
+        before = name_after(before, key)
+        yield before
 
 
 def _common_length(a: Sequence[int], b: Sequence[int]) -> int:
