@@ -20,6 +20,10 @@ COMMANDS: Final = {
         "axolotl_cache.cli.bench:bench",
         "Measure your model and your requests with the cache off and on.",
     ),
+    "profile": (
+        "axolotl_cache.cli.profile:profile",
+        "Find what repeats in a log, predict hits, and print the YAML to use.",
+    ),
     "mask": (
         "axolotl_cache.cli.mask:mask",
         "Draw the attention mask of prompts, before and after, with the reused blocks in red.",
@@ -35,7 +39,7 @@ COMMANDS: Final = {
     "config": ("axolotl_cache.cli.config:config", "Show what is in force, and where each value came from."),
 }
 
-LATER: Final = ("profile", "doctor", "serve")
+LATER: Final = ("doctor", "serve")
 """Commands that will come: asked for today, they say so, where any other name is called unknown."""
 
 

@@ -1,1 +1,1 @@
-"""What a log says about caching: what repeats, and what caches of other sizes and policies would find."""
+"""What a log of requests says: what repeats, what a cache would do, and why it misses. No model, no torch."""
