@@ -32,7 +32,7 @@ _EDGES = [
 ]
 _WIDTHS = [after - before for before, after in pairwise(_EDGES)]
 
-_PRIOR_USES = 8.0
+_PRIOR_USES = 2.0
 """So many uses are behind what is believed before anything is known of a kind."""
 _ENOUGH_USES = 32
 """Before so many uses were seen, nothing is known."""
