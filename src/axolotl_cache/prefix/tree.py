@@ -391,15 +391,15 @@ class PrefixTree(Generic[P]):
         """
         roots = list(self._roots) if namespace is None else [namespace] if namespace in self._roots else []
         removed = 0
-        if self._ranking is not None:
-            self._ranking.forget()
-        if self._ghosts is not None:
-            self._ghosts.forget()
         for name in roots:
             for node in list(self._walk(self._roots[name])):
                 if node.references == 0 and not node.children and (pinned or not node.pinned):
                     self._remove(node)
                     removed += 1
+        if self._ranking is not None:
+            self._ranking.forget()
+        if self._ghosts is not None:
+            self._ghosts.forget()
         return removed
 
     def blocks_in_use(self, *, namespace: str | None = None) -> int:
