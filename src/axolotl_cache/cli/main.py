@@ -24,6 +24,10 @@ COMMANDS: Final = {
         "axolotl_cache.cli.profile:profile",
         "Find what repeats in a log, predict hits, and print the YAML to use.",
     ),
+    "doctor": (
+        "axolotl_cache.cli.doctor:doctor",
+        "Say why the hit rate is low, memory high, or answers inconsistent.",
+    ),
     "mask": (
         "axolotl_cache.cli.mask:mask",
         "Draw the attention mask of prompts, before and after, with the reused blocks in red.",
@@ -39,7 +43,7 @@ COMMANDS: Final = {
     "config": ("axolotl_cache.cli.config:config", "Show what is in force, and where each value came from."),
 }
 
-LATER: Final = ("doctor", "serve")
+LATER: Final = ("serve",)
 """Commands that will come: asked for today, they say so, where any other name is called unknown."""
 
 

@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from axolotl_cache.cli.errors import CleanCommand
 from axolotl_cache.cli.settings import load_for_model
-from axolotl_cache.config import Settings
+from axolotl_cache.config import Settings, parse_size
+from axolotl_cache.errors import ConfigError, Problem
 from axolotl_cache.profiling.blocks import Cutter
 from axolotl_cache.profiling.kv_bytes import kv_size
 from axolotl_cache.profiling.outlook import TokenPrices
@@ -44,6 +45,11 @@ from axolotl_cache.profiling.speeds import Speeds
 @click.option(
     "--decode-tokens-per-second", "decode", type=float, help="Of one stream, where the log has no times."
 )
+@click.option(
+    "--memory",
+    metavar="SIZE",
+    help="Of the device that will serve, as 80GB: caches get a quarter. Default: this machine's memory.",
+)
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 def profile(
     logs: tuple[Path, ...],
@@ -52,6 +58,7 @@ def profile(
     html: Path | None,
     prefill: float | None,
     decode: float | None,
+    memory: str | None,
     quiet: bool,
 ) -> None:
     """Find what repeats in LOG..., predict what caches would do for it, and print the YAML to use.
@@ -61,6 +68,10 @@ def profile(
     standard input. Lines that can't be read are counted, shown and left out.
     """
     settings = None if yaml_file is None else load_for_model(yaml_file, {})
+    try:
+        memory_bytes = _own_memory() if memory is None else parse_size(memory)
+    except ValueError as error:
+        raise ConfigError([Problem("command line", "--memory", str(error))]) from error
     reading = Reading()
     profiler = Profiler(Cutter())
     with bytes_bar(logs, quiet=quiet) as progress:
@@ -70,7 +81,13 @@ def profile(
     kv = None if settings is None else kv_size(settings.axolotl, folder=settings.path.parent)
     speeds = Speeds(0.0, prefill, decode) if prefill else None
     report = make_report(
-        tuple(map(str, logs)), reading, found, kv=kv, speeds=speeds, prices=_prices(settings)
+        tuple(map(str, logs)),
+        reading,
+        found,
+        kv=kv,
+        speeds=speeds,
+        prices=_prices(settings),
+        memory_bytes=memory_bytes,
     )
     if html is not None:
         from axolotl_cache.profiling.report_html import html_report
@@ -100,6 +117,13 @@ def bytes_bar(logs: Sequence[Path], *, quiet: bool) -> Iterator[Callable[[int], 
             bar.update(count)
 
         yield more
+
+
+def _own_memory() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):  # no POSIX
+        return None
 
 
 def _prices(settings: Settings | None) -> TokenPrices | None:

@@ -21,6 +21,7 @@ _WORTH: Final = 0.01
 """A tier that hits less is not worth its memory."""
 _BETTER: Final = 0.005
 """A policy that hits less than so much more is not worth leaving the default for."""
+_LEAST_BYTES: Final = 64 * 2**20
 _LONGEST_SECONDS: Final = 48 * 3600.0
 _SHORTEST_SECONDS: Final = 300.0
 
@@ -70,16 +71,19 @@ class Advice:
         return "\n".join(lines) + "\n"
 
 
-def advise(profile: Profile, prediction: Prediction, kv: KvSize | None) -> Advice:
+def advise(
+    profile: Profile, prediction: Prediction, kv: KvSize | None, *, memory_bytes: int | None = None
+) -> Advice:
     """Return the settings for these requests.
 
     Args:
         profile: of a log.
         prediction: of that profile.
         kv: bytes of a token; None if the model is not known.
+        memory_bytes: of the device that will serve; None if it is not known.
     """
     settings = (
-        *_prefix_settings(profile, prediction.prefix, kv),
+        *_prefix_settings(profile, prediction.prefix, kv, memory_bytes),
         *_response_settings(profile, prediction),
         *_session_settings(profile),
         Setting("", "max_memory_usage", str(MEMORY_SHARE), "caches take a quarter of the memory at most"),
@@ -87,7 +91,9 @@ def advise(profile: Profile, prediction: Prediction, kv: KvSize | None) -> Advic
     return Advice(settings, _tiers(profile, prediction))
 
 
-def _prefix_settings(profile: Profile, curve: Curve, kv: KvSize | None) -> Iterator[Setting]:
+def _prefix_settings(
+    profile: Profile, curve: Curve, kv: KvSize | None, memory_bytes: int | None
+) -> Iterator[Setting]:
     worth = curve.most >= _WORTH
     why = (
         f"{curve.most:.1%} of the prompt tokens could come from it"
@@ -110,9 +116,26 @@ def _prefix_settings(profile: Profile, curve: Curve, kv: KvSize | None) -> Itera
     if kv is None:
         return
     tokens = curve.enough * profile.totals.block_tokens
-    size = max(64 * 2**20, math.ceil(tokens * kv.token_bytes / 2**20) * 2**20)
+    size = max(_LEAST_BYTES, math.ceil(tokens * kv.token_bytes / 2**20) * 2**20)
     why = f"{tokens:,} tokens of {kv.token_bytes:,} bytes find 95 % of what can be found"
+    bound = None if memory_bytes is None else int(memory_bytes * MEMORY_SHARE) // 2**20 * 2**20
+    if bound is not None and bound < size:
+        blocks = bound / (kv.token_bytes * max(1, profile.totals.block_tokens))
+        hits = f"about {_at(curve, blocks):.1%} hits"
+        why = f"a quarter of the memory, for {hits}; 95 % of what can be found takes {size:,} bytes"
+        size = max(_LEAST_BYTES, bound)
     yield Setting("model_config", "max_cache_size", f'"{format_size(size)}"', why)
+
+
+def _at(curve: Curve, blocks: float) -> float:
+    """Return lru's hit rate at a capacity, on the line between the points around it."""
+    before, rate = 0.0, 0.0
+    for point in curve.points:
+        if point.capacity >= blocks:
+            share = (blocks - before) / (point.capacity - before)
+            return rate + share * (point.hit_rates["lru"] - rate)
+        before, rate = point.capacity, point.hit_rates["lru"]
+    return rate
 
 
 def _response_settings(profile: Profile, prediction: Prediction) -> Iterator[Setting]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 _MONTHS: Final = (
@@ -26,11 +27,20 @@ _VOLATILE: Final = re.compile(rf"(?P<time>{_TIME})|(?P<id>{_ID})", re.IGNORECASE
 _SOME: Final = re.compile(r"\d")
 
 
-def masked(text: str) -> str:
-    """Return the text with times and dates as `<time>`, and ids as `<id>`."""
-    if not _SOME.search(text):
-        return text
-    return _VOLATILE.sub(lambda match: f"<{match.lastgroup}>", text)
+def masked(text: str, kind: str = "") -> str:
+    """Return the text with times and dates as `<time>`, and ids as `<id>`; or with those of one kind only."""
+    return _masked(text, kind) if _SOME.search(text) else text
+
+
+# System prompts come with every request; of 10,000 characters, masking one takes milliseconds.
+@lru_cache(maxsize=256)
+def _masked(text: str, kind: str) -> str:
+    def mask(match: re.Match[str]) -> str:
+        return f"<{match.lastgroup}>" if kind in ("", match.lastgroup) else match[0]
+
+    # All that is volatile stands on one line, and has a digit in it: most lines need no look.
+    lines = text.split("\n")
+    return "\n".join(_VOLATILE.sub(mask, line) if _SOME.search(line) else line for line in lines)
 
 
 def kinds_in(text: str) -> frozenset[str]:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from axolotl_cache.profiling.policy_curve import OPTIMUM, PolicyGains
 from axolotl_cache.profiling.profile import Profile
 from axolotl_cache.profiling.response_curve import POLICIES, grid, response_hit_rate
 from axolotl_cache.profiling.stack_distance import Distances, LruCurve, distances, lru_curve, reused_ages
 
 TTLS: Final = (60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 14_400.0, 43_200.0, 86_400.0, 172_800.0, 604_800.0)
-FRACTIONS: Final = (0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
+FRACTIONS: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
 ENOUGH: Final = 0.95
 """Of the hits that there are: what is asked of a capacity or a TTL before it is recommended."""
 _RESPONSE_REFERENCES: Final = 100_000
@@ -55,6 +56,8 @@ class Curve:
     """Empty if the log has no times."""
     error: float
     """The 95 % half width of the hit rates, of sampling; 0 where everything was counted."""
+    policy_error: float
+    """How far the other policies' hit rates may be off: as far as a run of lru on the same sample is."""
     sample_rate: float
     enough: int
     """The smallest capacity that lru needs for 95 % of the hits there are; of the response cache, of the
@@ -89,6 +92,14 @@ class PrefixModel:
         """Return the share of all prompt tokens that are found, without a TTL."""
         return self.curve.hit_rate(capacity_blocks) * self._tokens_of_blocks
 
+    def hit_rates(self, capacity_blocks: int, gains: Mapping[str, float]) -> dict[str, float]:
+        """Return the hit rates of all policies, from what each gains over LRU in a simulation."""
+        lru = self.hit_rate(capacity_blocks)
+        rates = {"lru": lru}
+        for name, gain in gains.items():
+            rates[name] = min(self.most, max(0.0, lru + gain * self._tokens_of_blocks))
+        return rates
+
     def hit_rate_under(self, ttl_seconds: float) -> float:
         """Return the share of all prompt tokens that are found under a TTL, without a bound."""
         hits = bisect_right(self._ages, ttl_seconds) + self.curve.always
@@ -120,23 +131,26 @@ def _prefix(profile: Profile, block_bytes: int | None) -> Curve:
     model = PrefixModel(profile)
     different = profile.prefix_trace.different()
     capacities = sorted({max(1, round(different * share)) for share in FRACTIONS})
-    points = tuple(
-        CapacityPoint(
-            capacity,
-            None if block_bytes is None else capacity * block_bytes,
-            {"lru": model.hit_rate(capacity)},
-        )
-        for capacity in capacities
-    )
+    runs = PolicyGains(profile.prefix_trace)
+    points, off = [], 0.0
+    for capacity in capacities if model.most else ():
+        if capacity < different:
+            found = runs.at(capacity)
+            off = max(off, abs(found.lru - model.curve.hit_rate(capacity)))
+            rates = model.hit_rates(capacity, found.gains)
+        else:  # nothing is ever forgotten
+            rates = dict.fromkeys((*POLICIES, OPTIMUM), model.most)
+        points.append(CapacityPoint(capacity, None if block_bytes is None else capacity * block_bytes, rates))
     ttls = [TtlPoint(ttl, model.hit_rate_under(ttl)) for ttl in _ttls(profile)]
     error = max((model.error(capacity) for capacity in capacities), default=0.0)
     return Curve(
         "prefix",
         model.most,
         different,
-        points,
+        tuple(points),
         tuple(ttls),
         error,
+        off,
         profile.prefix_trace.rate,
         model.curve.capacity_for(ENOUGH),
     )
@@ -165,7 +179,9 @@ def _response(profile: Profile) -> Curve:
     kept = max(1, len(small))
     error = 0.0 if small.is_exact else 1.96 * math.sqrt(max(most * (1 - most), 1 / kept) / kept)
     enough = knee((point.capacity, point.hit_rates["lru"]) for point in points) or 0
-    return Curve("response", most, different, tuple(points), tuple(ttls), error, small.rate, int(enough))
+    return Curve(
+        "response", most, different, tuple(points), tuple(ttls), error, error, small.rate, int(enough)
+    )
 
 
 def _ttls(profile: Profile) -> Sequence[float]:

@@ -40,6 +40,8 @@ class Reading:
     formats: dict[str, int] = field(default_factory=dict)
     """Records by the kind of log that they came from."""
     bytes_read: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What was in force, where a log says; the last one that does."""
 
     def reject(self, where: str, why: str) -> None:
         """Count a damaged line."""
@@ -217,6 +219,8 @@ class _Lines:
         record = read(value)
         if record is not None:
             yield self._counted(name, record)
+        elif read is ours.read:
+            self._reading.settings.update(ours.settings_of(value))
 
     def _other(self, value: Mapping[str, Any], number: int) -> Iterator[Record]:
         if traces.reads_trajectory(value):

@@ -10,8 +10,6 @@ ROLE_MARK: Final = "<|{}|>\n"
 """What stands before a message where the log has no rendered prompt. The text of the mark cancels out:
 prompts are compared with each other only."""
 
-NEVER_IN_THE_KEY: Final = frozenset({"stream", "user", "metadata", "stream_options", "timeout", "n"})
-
 
 @dataclass(slots=True)
 class Record:
@@ -40,7 +38,9 @@ class Record:
     sampling: Mapping[str, Any] = field(default_factory=dict)
     """Names as in OpenAI's API: temperature, top_p, seed, max_tokens, ..."""
     namespace: Mapping[str, str] = field(default_factory=dict)
-    """Digests and tags that were in the key: model, template, cache_version, ..."""
+    """What was in the key beside the request itself: the digest of the namespace."""
+    namespace_parts: Mapping[str, str] = field(default_factory=dict)
+    """What the namespace is made of, where the log says: its first line of each namespace."""
     tenant: str = ""
     principal: str = ""
     session: str = ""
@@ -48,6 +48,10 @@ class Record:
     served: str = ""
     """`hit-exact`, `hit-semantic`, `hit-session`, `hit-prefix` or `miss`; empty if the log does not say."""
     miss_reason: str = ""
+    not_stored: str = ""
+    """Why the answer was not kept; empty if it was, or if the log does not say."""
+    ttl_seconds: float | None = None
+    """For how long the answer may be served, where the log says."""
     ttft_seconds: float | None = None
     total_seconds: float | None = None
 

@@ -55,6 +55,7 @@ def make_report(
     kv: KvSize | None = None,
     speeds: Speeds | None = None,
     prices: TokenPrices | None = None,
+    memory_bytes: int | None = None,
 ) -> Report:
     """Return the report of a profile.
 
@@ -65,12 +66,14 @@ def make_report(
         kv: of the model at hand, if it is known.
         speeds: where the user knows better than the log.
         prices: of the model, if they are known.
+        memory_bytes: of the device that will serve, if it is known.
     """
     block_bytes = None if kv is None else kv.token_bytes * max(1, profile.totals.block_tokens)
     prediction = predict(profile, block_bytes=block_bytes)
     used = speeds or profile.speeds
     outlook = expect(profile, prediction, speeds=used, prices=prices)
-    return Report(logs, reading, profile, prediction, advise(profile, prediction, kv), outlook, kv, used)
+    advice = advise(profile, prediction, kv, memory_bytes=memory_bytes)
+    return Report(logs, reading, profile, prediction, advice, outlook, kv, used)
 
 
 def _plain(value: Any) -> Any:

@@ -163,6 +163,9 @@ def _curve(curve: Curve, report: Report) -> Iterator[str]:
     yield bound + sampled
     if not curve.points or not curve.most:
         return
+    if curve.policy_error > curve.error:
+        off = f"{curve.policy_error:.1%}"
+        yield f"policies other than lru were run on a sample, which was up to {off} off for lru"
     names = list(curve.points[0].hit_rates)
     yield from _table(
         ["capacity", *(["memory"] if curve.points[0].size_bytes else []), *names],

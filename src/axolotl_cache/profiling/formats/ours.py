@@ -35,13 +35,16 @@ def read(line: Mapping[str, Any]) -> Record | None:
         completion_tokens=values.count(line.get("completion_tokens")),
         model=values.word(line.get("adapter")) or values.word(line.get("model")),
         sampling=_sampling(line.get("sampling")),
-        namespace=_namespace(line),
+        namespace={"namespace": values.word(line["namespace"])} if line.get("namespace") else {},
+        namespace_parts=_texts(line.get("namespace_parts")),
         tenant=values.word(line.get("tenant")),
         principal=values.word(line.get("principal")),
         session=values.word(line.get("session")),
         entities=values.texts(line.get("entities")),
         served=values.word(line.get("served")),
         miss_reason=values.word(line.get("response_miss")),
+        not_stored=values.word(line.get("not_stored")),
+        ttl_seconds=values.number(line.get("ttl_seconds")),
         ttft_seconds=values.number(line.get("ttft_seconds")),
         total_seconds=values.number(line.get("total_seconds")),
     )
@@ -70,9 +73,11 @@ def _sampling(value: Any) -> dict[str, Any]:
     return found
 
 
-def _namespace(line: Mapping[str, Any]) -> dict[str, str]:
-    parts = line.get("namespace_parts")
-    found = {"namespace": values.word(line.get("namespace"))} if line.get("namespace") else {}
-    if isinstance(parts, Mapping):
-        found |= {str(key): values.word(value) for key, value in parts.items()}
-    return found
+def _texts(value: Any) -> dict[str, str]:
+    return {str(key): values.word(each) for key, each in value.items()} if isinstance(value, Mapping) else {}
+
+
+def settings_of(line: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the settings in force that the first line of a log names; nothing for any other line."""
+    found = line.get("settings") if line.get("event") == "start" else None
+    return found if isinstance(found, Mapping) else {}
