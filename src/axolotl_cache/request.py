@@ -150,7 +150,8 @@ class Request:
     principal: str = ""
     """Who asks. Another principal is served no answer of this one's; prefixes are shared."""
     session: str = ""
-    """Which conversation this is. It goes on where its last turn ended; stored answers can be removed by it."""
+    """Which conversation this is, of this principal. What it computed is kept for its next turn; stored
+    answers can be removed by it."""
     entities: tuple[str, ...] = ()
     """What the request is about, as `order 4711`; their records join the prompt, and stored answers can be
     removed by it."""

@@ -54,9 +54,7 @@ class TreeMachine(RuleBasedStateMachine):
         self.pinned: set[tuple[str, tuple[int, ...]]] = set()
         self.leases = [Lease() for _ in range(3)]
 
-    @rule(
-        tokens=prompts, namespace=namespaces, fences=fences, lease=st.none() | st.integers(0, 2)
-    )
+    @rule(tokens=prompts, namespace=namespaces, fences=fences, lease=st.none() | st.integers(0, 2))
     def insert(self, tokens, namespace, fences, lease):
         held = self.tree.insert(
             tokens,

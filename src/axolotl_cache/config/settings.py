@@ -147,6 +147,10 @@ class SessionSettings(Block):
     session_timeout: Duration = 4200.0
     """Seconds."""
     entity_tracking: Switch = True
+    entity_provider: Text = ""
+    """`module:name` or an entry point's name; empty: no records."""
+    entity_kinds: dict[str, str] = {}
+    """Own kinds of entities: name to pattern."""
     similarity_threshold: Share = 0.75
 
 
@@ -204,7 +208,7 @@ NOT_YET: Final[Mapping[tuple[str, ...], tuple[Any, ...]]] = {
 NO_EFFECT_YET: Final = frozenset(
     {
         "inference_settings.max_error_rate",
-        *(f"session_management.{key}" for key in SessionSettings.model_fields),
+        "session_management.similarity_threshold",
     }
 )
 """Keys that are accepted, so that a full YAML loads, and that nothing reads in this release."""

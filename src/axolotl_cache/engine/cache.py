@@ -216,9 +216,7 @@ class KVCache:
                     block = tokens[index * size : (index + 1) * size]
                     copied = self._pool.read(table.pages[index])
                     owners = tuple(map(label, names_before(table.fences, (index + 1) * size)))
-                    tier.offer(
-                        key, block, copied, namespace=self._below(table.namespace), owners=owners
-                    )
+                    tier.offer(key, block, copied, namespace=self._below(table.namespace), owners=owners)
             tier.touch(table.keys[: table.kept_blocks])
 
     def _keys_below(self, tokens: Sequence[int], table: BlockTable) -> list[str]:

@@ -353,8 +353,8 @@ class Engine:
     def end(self, lease: Lease) -> int:
         """End a lease, and forget what was held under it alone; return the bytes freed.
 
-        What others use, too, stays, under the ordinary policy. While a request goes on with the lease, nothing
-        is freed: it is when that has ended.
+        What others use, too, stays, under the ordinary policy. While a request goes on with the lease,
+        nothing is freed: it is when that has ended.
         """
         with self._turn():
             return self._cache.tree.end(lease) if self._cache else 0

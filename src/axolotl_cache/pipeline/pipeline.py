@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from axolotl_cache.clock import Clock, wall_clock
 from axolotl_cache.config import TtlRules
@@ -55,7 +56,8 @@ class Pipeline:
         prices: what answers cost, for the account of what was saved.
         model_name: of the model as it was loaded, in `prices`; adapters go by their own names.
         clock: wall clock, for the age of stored answers.
-        session: joins requests that have a session or entities with what is known of them; None leaves it out.
+        session: joins requests that have a session or entities with what is known of them; None leaves it
+            out.
 
     Attributes:
         response_enabled: kill switch of the response cache, at run time.
@@ -118,7 +120,11 @@ class Pipeline:
         joined = self.session.join(request, self.engine)
         try:
             for part in self._stream(joined.request, joined, started):
-                yield with_account(part, joined, None) if isinstance(part, Answer) and not part.session else part
+                yield (
+                    with_account(part, joined, None)
+                    if isinstance(part, Answer) and not part.session
+                    else part
+                )
         finally:
             self.session.ended(joined)
 
@@ -247,6 +253,9 @@ class Pipeline:
         adapter: Adapter | None,
         joined: Joined | None,
     ) -> Generation:
+        options: dict[str, Any] = {} if adapter is None else {"adapter": adapter}
+        if joined is not None:
+            options |= {"fences": joined.fences(tokens), "lease": joined.lease(tokens)}
         special = [self.renderer.special_token(stop) for stop in request.sampling.stop]
         return self.engine.generate(
             tokens,
@@ -255,8 +264,7 @@ class Pipeline:
             reuse=self.prefix_enabled,
             # Special tokens are not part of the text, where a stop string would be looked for.
             end_tokens=frozenset(token for token in special if token is not None),
-            **({} if adapter is None else {"adapter": adapter}),
-            **({} if joined is None else {"fences": joined.fences(tokens), "lease": joined.lease(tokens)}),
+            **options,
         )
 
     def explain_key(self, request: Request) -> KeyExplanation:
@@ -301,7 +309,11 @@ class Pipeline:
         Raises:
             StoreError: its record on disk could not be removed.
         """
-        return 0 if self.session is None else self.session.end(id, self.engine, tenant=tenant, principal=principal)
+        return (
+            0
+            if self.session is None
+            else self.session.end(id, self.engine, tenant=tenant, principal=principal)
+        )
 
     def invalidate_entity(self, name: str) -> int:
         """Drop the record of an entity, the KV of prompts with it, and every stored answer that used it.

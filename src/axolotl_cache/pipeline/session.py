@@ -1,4 +1,4 @@
-"""Step 1 of a request's way: whose conversation it is, what it is about, and who may see what is known of that.
+"""Step 1 of a request's way: whose conversation it is, what it is about, and who may see what is known.
 
     request -> session -> entities -> may this principal see their records? -> records join the prompt
 
@@ -12,6 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Final
 
 from axolotl_cache.engine.engine import Engine
@@ -79,7 +80,7 @@ class Joined:
             cached_tokens: leading tokens that were not computed.
         """
         places = self._places(tokens) if tokens is not None else [0] * (len(self._joined) + 1)
-        sizes = iter([(at, end) for at, end in zip(places, places[1:], strict=False)])
+        sizes = pairwise(places)
         entities = []
         for use in self.uses:
             start, end = next(sizes) if use.seen.sight is Sight.JOINED else (0, 0)
@@ -151,7 +152,8 @@ class SessionStep:
             engine: where the KV of sessions whose time is over is given up.
         """
         asked = [entity for entity in map(entity_of, request.entities) if entity is not None]
-        session, unsure, turn = None, (), 0
+        session, turn = None, 0
+        unsure: tuple[str, ...] = ()
         named: list[Entity] = []
         earlier: list[Entity] = []
         if self.sessions is not None and request.session:
@@ -195,12 +197,12 @@ class SessionStep:
         if self.sessions is not None and joined.session is not None:
             self.sessions.save(joined.session)
 
-    def end(
-        self, id: str, engine: Engine, *, tenant: str | None = None, principal: str | None = None
-    ) -> int:
+    def end(self, id: str, engine: Engine, *, tenant: str | None = None, principal: str | None = None) -> int:
         """End the sessions of this id, and free what they hold; return the bytes of KV freed."""
-        return 0 if self.sessions is None else self._end(
-            self.sessions.end(id, tenant=tenant, principal=principal), engine
+        return (
+            0
+            if self.sessions is None
+            else self._end(self.sessions.end(id, tenant=tenant, principal=principal), engine)
         )
 
     def drop(self, entity: Entity, engine: Engine) -> int:
@@ -245,8 +247,8 @@ class SessionStep:
         self, request: Request, asked: Sequence[Entity], named: Sequence[Entity], earlier: Sequence[Entity]
     ) -> list[_Use]:
         """Return each entity, in the order in which they came up, and what may be seen of it."""
-        whys = {e: "earlier turn" for e in earlier} | {e: "this turn" for e in named}
-        whys |= {e: "asked for" for e in asked}
+        whys = dict.fromkeys(earlier, "earlier turn") | dict.fromkeys(named, "this turn")
+        whys |= dict.fromkeys(asked, "asked for")
         who = Who(request.tenant, request.principal)
         uses: list[_Use] = []
         for entity in dict.fromkeys((*earlier, *named, *asked)):
@@ -276,9 +278,7 @@ class SessionStep:
                 return known
         one, other = (
             self._renderer.tokens(
-                self._renderer.render(
-                    place((*system, Message("user", word)), texts), tools=request.tools
-                ),
+                self._renderer.render(place((*system, Message("user", word)), texts), tools=request.tools),
                 is_plain=False,
             )
             for word in _PROBES

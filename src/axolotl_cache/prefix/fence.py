@@ -3,7 +3,7 @@
 Blocks are found by their tokens, so that whoever can guess a text can find out, by the time it takes, whether
 somebody else has sent it. Where a prompt goes on with what is not everybody's (an entity's record, a
 conversation), it has a fence: what stands behind is found only by prompts that have a fence of the same name
-at the same place. Names are given by this library, after it has been made sure who asks, and never by clients.
+at the same place. This library gives the names, after it has been made sure who asks, and never a client.
 
 Source: the per-block extra keys of vLLM's prefix caching (cache_salt), put where the private part begins.
 """

@@ -145,9 +145,7 @@ class PrefixTree(Generic[P]):
 
     # Looking up
 
-    def match(
-        self, tokens: Sequence[int], *, namespace: str, fences: Sequence[Fence] = ()
-    ) -> PrefixMatch[P]:
+    def match(self, tokens: Sequence[int], *, namespace: str, fences: Sequence[Fence] = ()) -> PrefixMatch[P]:
         """Return the longest cached prefix of `tokens`, and hold it until `release`.
 
         Cost: O(len(tokens)). Changes: recency, reference counts, counters; forgets what has expired.

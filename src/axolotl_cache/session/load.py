@@ -41,7 +41,8 @@ def load_provider(name: str, *, folder: Path, where: str = "configuration") -> E
         )
     if isinstance(provider.kinds, str) or not all(isinstance(kind, str) for kind in provider.kinds):
         raise _wrong(where, f'`kinds` of {name!r} is several texts, as ("order",)')
-    return provider
+    checked: EntityProvider = provider
+    return checked
 
 
 def _is_provider(found: Any) -> bool:
@@ -62,7 +63,8 @@ def _by_entry_point(name: str) -> Any:
     if len(found) != 1:
         known = ", ".join(sorted(each.name for each in entry_points(group=ENTRY_POINTS))) or "none"
         raise LookupError(
-            f"{len(found)} entry points {ENTRY_POINTS} have this name (known: {known}); or write `module:name`"
+            f"{len(found)} entry points {ENTRY_POINTS} have this name (known: {known}); "
+            "or write `module:name`"
         )
     return found[0].load()
 

@@ -1,4 +1,4 @@
-"""Records of entities: fetched once, kept for their TTL, and shown only to those who may see them, each time."""
+"""Records of entities: fetched once, kept for their TTL, and shown to those alone who may see them now."""
 
 from __future__ import annotations
 

@@ -82,9 +82,7 @@ def _json(value: Any) -> str:
     # Dates and decimal numbers, as databases return them, say themselves what they are.
     if type(value).__module__ in {"datetime", "decimal", "uuid"}:
         return str(value)
-    raise TypeError(
-        f"a record holds texts, numbers, lists and dicts; {type(value).__name__} is none of them"
-    )
+    raise TypeError(f"a record holds texts, numbers, lists and dicts; {type(value).__name__} is none of them")
 
 
 def _line(text: Any) -> str:

@@ -1,4 +1,4 @@
-"""Sessions: one conversation each, kept until it was idle for its timeout, and found again after a restart."""
+"""Sessions: one conversation each, kept until it was idle for its timeout, and found after a restart."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class Sessions:
             return session
 
     def take_idle(self) -> list[Session]:
-        """Take out the sessions whose time is over, and those above the bound; their leases are to be ended."""
+        """Take out the sessions whose time is over, and those above the bound; end their leases."""
         deadline = self._clock() - self.timeout_seconds
         idle: list[Session] = []
         with self._lock:
@@ -127,7 +127,7 @@ class Sessions:
         return idle
 
     def save(self, session: Session) -> None:
-        """Write a session's record, for after a restart. A store that fails is counted, and costs no answer."""
+        """Write a session's record, for after a restart. A store that fails is counted, and nothing more."""
         if self._store is None:
             return
         with session.lock:
@@ -167,7 +167,7 @@ class Sessions:
         return gone
 
     def erase(self, *, tag: str) -> tuple[list[Session], ErasureReport]:
-        """End the sessions of an owner (`tenant:`, `user:` or `session:` and a name), and erase their records.
+        """End the sessions of an owner (as `tenant:acme`), and erase their records.
 
         Raises:
             ErasureError: the store could not; the sessions are out all the same.

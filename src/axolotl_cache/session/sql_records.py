@@ -79,7 +79,7 @@ class SqlRecords:
         """Return the row that the kind's `record` query finds.
 
         Raises:
-            ProviderError: it finds several, or binds the principal: a record is the same for all who may see it.
+            ProviderError: it finds several, or binds the principal.
         """
         query = self._record[entity.kind]
         if "principal" in query.parameters:
