@@ -1,7 +1,7 @@
 """What do sessions and the records of entities save, and do they change an answer?
 
-Two workloads, each held three ways over the very same prompts: without any cache; with the whole system prompt
-pinned and nothing else reused; with sessions and records. A turn's three ways take turns in going first.
+Two workloads, each held three ways over the very same prompts: without any cache; with the whole system
+prompt pinned and nothing else reused; with sessions and records. The three take turns in going first.
 
 - orders: people ask a shop about orders, two to four about each, in English and Chinese. The model's own
   answers are what was said, so that what it generated is reused, too.
@@ -179,8 +179,8 @@ def summary(name: str, rows: Sequence[dict[str, Any]], pinned: int) -> dict[str,
         f"{name}: {result['turns']} turns of {result['conversations']} conversations; computed prompt tokens "
         f"{computed['none']:,} without cache, {computed['prefix_only']:,} with the system prompt pinned, "
         f"{computed['all_on']:,} with sessions ({result['reduction_vs_prefix_only']:.1%} and "
-        f"{result['reduction_vs_none']:.1%} less); median TTFT {ttft['none']:.0f}, {ttft['prefix_only']:.0f}, "
-        f"{ttft['all_on']:.0f} ms; whole turn {total['none']:.0f}, {total['prefix_only']:.0f}, "
+        f"{result['reduction_vs_none']:.1%} less); median TTFT {ttft['none']:.0f}, "
+        f"{ttft['prefix_only']:.0f}, {ttft['all_on']:.0f} ms; whole turn {total['none']:.0f}, {total['prefix_only']:.0f}, "
         f"{total['all_on']:.0f} ms; {result['identical']} answers identical"
     )
     return result

@@ -12,6 +12,7 @@ from common import MODEL, say
 
 SYSTEM = "You are the help desk of a shop for lamps. Answer in one short sentence, and be kind. " * 4
 LIVE = 8
+TURN_TOKENS = 100
 
 
 def small_model(vocabulary: int) -> Any:
@@ -69,17 +70,21 @@ def bytes_over_bound(*, sessions: int, room_for: int) -> dict[str, Any]:
         context_length_tokens=4096,
         end_tokens=frozenset(),
         max_cache_bytes=(head + own * room_for) * page_bytes,
+        draft_tokens=0,
     )
     namespace = Namespace("small", "", "smollm2", "smollm2", "float32")
     step = SessionStep(renderer, Sessions(4200.0, wall_clock), None)
     pipeline = Pipeline(engine, renderer, namespace, session=step)
     tree = engine._cache.tree
     started, most, over = time.time(), 0, 0
-    live = [pipeline.stream(request(number, new_tokens=3_000)) for number in range(LIVE)]
-    for stream in live:
-        next(stream)
     broken = 0
+    live = [_begun(pipeline, request(number, TURN_TOKENS)) for number in range(LIVE)]
     for number in range(LIVE, sessions):
+        if number % (TURN_TOKENS // 2) == 0:  # in good time before these turns are over: the next ones
+            for who in range(LIVE):
+                broken += _cached_blocks(pipeline, request(who)) < head + own - 1
+                live[who].close()
+                live[who] = _begun(pipeline, request(who, TURN_TOKENS))
         pipeline.answer(request(number))
         most = max(most, tree.stats.held_bytes)
         over = max(over, tree.stats.held_bytes - tree.max_bytes)
@@ -109,6 +114,12 @@ def bytes_over_bound(*, sessions: int, room_for: int) -> dict[str, Any]:
         f"{len(kept)} kept, the newest: {result['kept_are_the_newest']}; of {LIVE} in use {broken} broken"
     )
     return result
+
+
+def _begun(pipeline: Any, request: Any) -> Any:
+    stream = pipeline.stream(request)
+    next(stream)
+    return stream
 
 
 def _cached_blocks(pipeline: Any, request: Any) -> int:
