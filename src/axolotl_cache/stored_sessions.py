@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -10,11 +12,12 @@ from typing import Final
 from axolotl_cache.clock import Clock, wall_clock
 from axolotl_cache.config import Settings, read_encryption_key
 from axolotl_cache.entities import Extractor, OwnKind
-from axolotl_cache.errors import ConfigError, Problem
-from axolotl_cache.paths import cache_home
-from axolotl_cache.session import Records, Sessions, load_provider
+from axolotl_cache.errors import ConfigError, ErasureReport, Problem
+from axolotl_cache.paths import cache_home, keys_and_values_home
+from axolotl_cache.prefix import label
+from axolotl_cache.session import Records, Sessions, entity_fence, load_provider
 from axolotl_cache.session.sessions import MOST_SESSIONS
-from axolotl_cache.stores import SharedStore, make_policy, open_disk
+from axolotl_cache.stores import SharedStore, SqliteStore, make_policy, open_disk
 
 _SCOPE: Final = b"sessions"
 
@@ -90,6 +93,57 @@ def open_records(
     if sessions is None:
         return Records(provider, clock, plain=plain)
     return Records(provider, clock, plain=plain, dropped_at=sessions.dropped_at)
+
+
+def drop_stored_entity(settings: Settings, name: str) -> None:
+    """Tell running programs that the records of an entity are not good any more; remove its KV on disk.
+
+    Args:
+        settings: what is in force.
+        name: its one form, as `order 67890`.
+
+    Raises:
+        StoreError: it could not be told, or something not be removed.
+    """
+    with _opened(settings) as sessions:
+        if sessions is not None:
+            sessions.drop_entity(name)
+    for folder in sorted(path.parent for path in keys_and_values_home().glob("kv-*/cache.sqlite3")):
+        with closing(SqliteStore(folder, sys.maxsize)) as store:
+            store.remove(wall_clock(), tag=label(entity_fence(name)))
+
+
+def end_stored_session(settings: Settings, id: str) -> None:
+    """Remove the records of the sessions of this id; running programs begin them anew.
+
+    Raises:
+        StoreError: they could not be removed.
+    """
+    with _opened(settings) as sessions:
+        if sessions is not None:
+            sessions.end(id)
+
+
+def erase_stored_sessions(settings: Settings, tag: str) -> ErasureReport:
+    """Erase the records of an owner's sessions, as `user:ann`.
+
+    Raises:
+        ErasureError: they could not be erased.
+    """
+    with _opened(settings) as sessions:
+        return ErasureReport() if sessions is None else sessions.erase(tag=tag)[1]
+
+
+@contextmanager
+def _opened(settings: Settings) -> Iterator[Sessions | None]:
+    """Yield the sessions that are stored, closed behind the block; None if there are none on disk."""
+    folder = session_folder(settings)
+    if folder is None or not folder.is_dir():  # looking must not make one
+        yield None
+        return
+    sessions = Sessions(settings.session.session_timeout, wall_clock, store=open_session_store(settings))
+    with closing(sessions):
+        yield sessions
 
 
 def _extractor(settings: Settings) -> Extractor | None:

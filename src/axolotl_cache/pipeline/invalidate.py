@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from axolotl_cache.errors import StoreError
-from axolotl_cache.pipeline.session import entity_of
+from axolotl_cache.session import entity_of, names_of
 
 if TYPE_CHECKING:
     from axolotl_cache.pipeline.pipeline import Pipeline
@@ -21,10 +21,9 @@ def invalidate_entity(pipeline: Pipeline, name: str) -> int:
             pipeline.session.drop(entity, pipeline.engine)
         except StoreError as error:
             failed = error
-    names = dict.fromkeys([name, *([] if entity is None else [entity.canonical])])
     removed = 0
     if pipeline.response is not None:
-        removed = sum(pipeline.response.invalidate(entity=each) for each in names)
+        removed = sum(pipeline.response.invalidate(entity=each) for each in names_of(name))
     if failed is not None:
         raise failed
     return removed

@@ -28,6 +28,7 @@ from axolotl_cache.namespace import Namespace
 from axolotl_cache.pipeline.erase import erase_everywhere
 from axolotl_cache.pipeline.exact import OFF, ExactTier, Question
 from axolotl_cache.pipeline.invalidate import invalidate_entity
+from axolotl_cache.pipeline.layout_report import LayoutReport
 from axolotl_cache.pipeline.prefix_miss import PREFIX_OFF, prefix_miss
 from axolotl_cache.pipeline.session import Joined, SessionStep, with_account
 from axolotl_cache.pipeline.shared_stream import SharedStreams
@@ -88,6 +89,7 @@ class Pipeline:
         self.response_enabled = response is not None
         self.prefix_enabled = True
         self.totals = Totals()
+        self._layout = LayoutReport()
         self._exact = None if response is None else ExactTier(response, ttl_rules, leave_out)
         self._prices = prices
         self._model_name = model_name
@@ -209,6 +211,7 @@ class Pipeline:
         ended = FAILED
         try:
             tokens = self.renderer.tokens(text, is_plain=request.prompt is not None)
+            self._layout.note(tokens)
             generation = self._generate(request, tokens, namespace, adapter, joined)
             writing = Writing(self.renderer, generation, request.sampling)
             yield from writing.deltas()
@@ -314,6 +317,10 @@ class Pipeline:
             if self.session is None
             else self.session.end(id, self.engine, tenant=tenant, principal=principal)
         )
+
+    def layout_advice(self) -> list[str]:
+        """Return a sentence for each early part of the last prompts that changes, and costs what follows."""
+        return list(self._layout.lines(self.renderer.show))
 
     def invalidate_entity(self, name: str) -> int:
         """Drop the record of an entity, the KV of prompts with it, and every stored answer that used it.

@@ -17,12 +17,22 @@ from typing import Final
 
 from axolotl_cache.engine.engine import Engine
 from axolotl_cache.engine.prompt import PromptRenderer
-from axolotl_cache.entities import Entity, extract
+from axolotl_cache.entities import Entity
 from axolotl_cache.erasure import ErasureReport
 from axolotl_cache.errors import StoreError
 from axolotl_cache.prefix import Fence, Fences, Lease
 from axolotl_cache.request import Answer, EntityUse, Message, Request, SessionAccount
-from axolotl_cache.session import Records, Seen, Session, SessionName, Sessions, Sight, Who
+from axolotl_cache.session import (
+    Records,
+    Seen,
+    Session,
+    SessionName,
+    Sessions,
+    Sight,
+    Who,
+    entity_fence,
+    entity_of,
+)
 from axolotl_cache.session.render import last_system, place
 
 MOST_RECORDS: Final = 8
@@ -67,7 +77,7 @@ class Joined:
 
     def fences(self, tokens: Sequence[int]) -> Fences:
         """Return where the prompt stops being everybody's. Cost: O(leading tokens up to the conversation)."""
-        names = [f"entity:{use.entity.canonical}" for use in self._joined]
+        names = [entity_fence(use.entity.canonical) for use in self._joined]
         places = self._places(tokens)
         fences = [Fence(at, name) for at, name in zip(places, names, strict=False)]
         return (*fences, Fence(places[-1], self.fence)) if self.fence else tuple(fences)
@@ -167,6 +177,9 @@ class SessionStep:
                     named, unsure = list(found.entities), tuple(e.canonical for e in found.candidates)
                     earlier = list(session.conversation.about)
         uses = self._uses(request, asked, named, earlier)
+        if self.records is not None:
+            for name in self.records.take_dropped():
+                engine.clear_fenced(entity_fence(name))
         joined = [use for use in uses if use.seen.sight is Sight.JOINED]
         texts = [use.seen.text for use in joined]
         has_failed = any(use.seen.sight is Sight.FAILED for use in uses)
@@ -221,7 +234,7 @@ class SessionStep:
                 self.sessions.drop_entity(entity.canonical)
             except StoreError as error:
                 failed = error
-        engine.clear_fenced(f"entity:{entity.canonical}")
+        engine.clear_fenced(entity_fence(entity.canonical))
         if failed is not None:
             raise failed
         return dropped
@@ -292,18 +305,6 @@ class SessionStep:
 
     def _end(self, sessions: Sequence[Session], engine: Engine) -> int:
         return sum(engine.end(session.lease) for session in sessions)
-
-
-def entity_of(name: str) -> Entity | None:
-    """Return the entity that a request or a command names: `order 67890`, or as people write it.
-
-    None for a name without kind and value: answers can be found by it, and no record belongs to it.
-    """
-    found = extract(name)
-    if len(found) == 1:
-        return found[0]
-    kind, _, value = name.partition(" ")
-    return Entity(kind, value.strip()) if kind and value.strip() else None
 
 
 def with_account(answer: Answer, joined: Joined, tokens: Sequence[int] | None) -> Answer:

@@ -3,6 +3,7 @@
 from axolotl_cache.session.conversation import Conversation
 from axolotl_cache.session.http_records import HttpRecords
 from axolotl_cache.session.load import load_provider
+from axolotl_cache.session.names import entity_fence, entity_of, names_of
 from axolotl_cache.session.provider import EntityProvider, EntityRecord, ProviderError, Who
 from axolotl_cache.session.records import Records, Seen, Sight
 from axolotl_cache.session.sessions import Session, SessionName, Sessions
@@ -23,5 +24,8 @@ __all__ = [
     "SqlQuery",
     "SqlRecords",
     "Who",
+    "entity_fence",
+    "entity_of",
     "load_provider",
+    "names_of",
 ]

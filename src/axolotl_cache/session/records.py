@@ -102,6 +102,7 @@ class Records:
         self._known: OrderedDict[tuple[str, str], _Known] = OrderedDict()
         self._gates: WeakValueDictionary[tuple[str, str], _Gate] = WeakValueDictionary()
         self._drops = 0
+        self._dropped: set[str] = set()
         self.stats = RecordStats()
 
     def __len__(self) -> int:
@@ -141,6 +142,14 @@ class Records:
                 del self._known[key]
             return len(gone)
 
+    def take_dropped(self) -> set[str]:
+        """Return, once, the entities whose records turned out to be dropped by another process."""
+        if not self._dropped:
+            return set()
+        with self._lock:
+            dropped, self._dropped = self._dropped, set()
+            return dropped
+
     def clear(self) -> None:
         """Forget all records."""
         with self._lock:
@@ -175,8 +184,11 @@ class Records:
             known = self._known.get(key)
             if known is None:
                 return None
-            if now >= known.expires_at or (dropped_at is not None and known.fetched_at <= dropped_at):
+            is_dropped = dropped_at is not None and known.fetched_at <= dropped_at
+            if is_dropped or now >= known.expires_at:
                 del self._known[key]
+                if is_dropped:
+                    self._dropped.add(key[1])
                 return None
             self._known.move_to_end(key)
             return known
