@@ -149,8 +149,11 @@ class SessionSettings(Block):
     entity_tracking: Switch = True
     entity_provider: Text = ""
     """`module:name` or an entry point's name; empty: no records."""
-    entity_kinds: dict[str, str] = {}
-    """Own kinds of entities: name to pattern."""
+    entity_kinds: Annotated[
+        dict[str, Annotated[str, AfterValidator(regular_expression)]],
+        accepts('names of kinds with a regular expression each, as {invoice: "INV-(\\d+)"}'),
+    ] = {}
+    """Own kinds of entities."""
     similarity_threshold: Share = 0.75
 
 
