@@ -1,11 +1,11 @@
 """How many entities are found, how many of those found are right, and do follow-ups point to the right ones?
 
 python benchmarks/entities.py                  the half that is only counted on
-python benchmarks/entities.py --half develop   the half that the rules were written with, and every mistake on it
+python benchmarks/entities.py --half develop   the half that the rules were written with, and its mistakes
 
-The sentences and conversations are our own, half Chinese (`benchmarks/data/README.md`). An entity counts as found if
-kind and canonical form are right and its place overlaps that of the label. Follow-ups that the tracker is unsure of are
-counted apart: the accuracy is that of the others.
+The sentences and conversations are our own, half Chinese (`benchmarks/data/README.md`). An entity counts as
+found if kind and canonical form are right and its place overlaps that of the label. Follow-ups that the
+tracker is unsure of are counted apart: the accuracy is that of the others.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from common import REPOSITORY, emit, say
-
 from axolotl_cache.entities import BUILT_IN, Entity, Tracker, extract
+from common import REPOSITORY, emit, say
 
 DATA = REPOSITORY / "benchmarks" / "data"
 Half = Literal["held-out", "develop"]
@@ -135,7 +134,7 @@ def _followed(turns: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], Any
 
 
 def seconds_per_message(length: int = 500, times: int = 200) -> float:
-    """Return the median seconds that extraction takes for a message of `length` characters, full of entities."""
+    """Return the median seconds that extraction takes for a message that is full of entities."""
     text = " ".join(row["text"] for row in rows("entities", "develop"))
     messages = [text[at : at + length] for at in range(0, len(text) - length, length)]
     taken = []

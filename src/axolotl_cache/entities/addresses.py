@@ -27,9 +27,10 @@ _PHONE = re.compile(
     r")(?!\w|[.,]\d|-\d)",
     re.ASCII,
 )
+_PHONES = any_of("phone telephone tel mobile cell cellphone fax hotline whatsapp landline")
 _CUE = re.compile(
-    rf"(?:(?:{any_of('phone telephone tel mobile cell cellphone fax hotline whatsapp landline')})(?: ?(?:number|no\.?|nr\.?|#))?"
-    rf"|(?:{any_of('call dial text ring reach')})(?: (?:{any_of('me us you him her them')}))?(?: back)?(?: (?:at|on))?"
+    rf"(?:(?:{_PHONES})(?: ?(?:number|no\.?|nr\.?|#))?"
+    r"|(?:call|dial|text|ring|reach)(?: (?:me|us|you|him|her|them))?(?: back)?(?: (?:at|on))?"
     r"|电话|電話|手机|手機|座机|热线|传真|拨打|联系方式|致电)(?:号码?|號碼?)?"
     r"\s*(?:is|was|are|:|=|为|是|改成|换成|到)?\s*"
 )

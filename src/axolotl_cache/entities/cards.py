@@ -14,7 +14,8 @@ _CARDS = any_of(
     "card cards visa visas mastercard master_card amex american_express maestro discover unionpay"
 )
 _CUE = re.compile(
-    rf"(?:(?:{_CARDS})(?![a-z])(?: ?(?:number|no\.?|nr\.?|#))?|(?:卡号|卡號|银行卡|信用卡|储蓄卡|借记卡|银联卡)(?:号码?)?)"
+    rf"(?:(?:{_CARDS})(?![a-z])(?: ?(?:number|no\.?|nr\.?|#))?"
+    r"|(?:卡号|卡號|银行卡|信用卡|储蓄卡|借记卡|银联卡)(?:号码?)?)"
     r"\s*(?:is|was|是|为|:|=|\()?\s*"
 )
 _LAST = re.compile(
@@ -30,16 +31,16 @@ _BEFORE_CARD = re.compile(rf"(?<=my )(?P<four>\d{{4}})(?= (?:{_CARDS})(?![a-z]))
 _FOUR = re.compile(r"\d{4}(?:-[0-9a-f]{16})?(?![\w%-]|[.,]\d| \d)", re.ASCII)
 _COUNTED = re.compile(rf"\s?(?:(?:{any_of('dollar dollars euro euros usd eur times points')})|元|块)")
 _OTHER = re.compile(
-    rf"(?:{any_of('phone mobile telephone account tel ssn passport order 手机 电话 账号 账户 订单 身份证')})[^.,;。;]{{0,24}}$"
+    r"(?:phone|mobile|tel|account|ssn|passport|order|手机|电话|账号|账户|订单|身份证)[^.,;。]{0,24}$"
 )
 
 
 class Cards:
     """Finds cards, and gives them a form from which nobody can get the number.
 
-    The last four digits are what anybody may see. Many cards share them, so with a key the value also has a digest
-    that tells these apart. A digest without a key would give the number away: the issuer's digits are
-    public and the last four stand beside it, so that some hundred thousand guesses do.
+    The last four digits are what anybody may see. Many cards share them, so with a key the value also has a
+    digest that tells these apart. A digest without a key would give the number away: the issuer's digits are
+    public, the last four stand beside it, and one more is a check digit, so that some 100,000 guesses do.
 
     Args:
         key: a secret of at least 16 bytes, the same in every process that is to know a card again; None

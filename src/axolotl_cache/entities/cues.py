@@ -1,4 +1,4 @@
-"""The words that announce a code: "order", "booking reference", 快递单号. Written by hand, from general knowledge."""
+"""The words that announce a code: "order", "booking reference", 快递单号. Written by hand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from axolotl_cache.entities.found import any_of
 
 _CUES = {
     "tracking": "tracking track waybill shipment parcel package consignment usps ups fedex dhl "
-    "快递 快递单 快遞 快遞單 运单 運單 物流 物流单 包裹 包裹单 顺丰 顺丰快递 顺丰单 圆通 圆通快递 中通 中通快递 申通 韵达 京东快递 ems单",
+    "快递 快递单 快遞 快遞單 运单 運單 物流 物流单 包裹 包裹单 顺丰 顺丰快递 顺丰单 圆通 圆通快递 中通 "
+    "中通快递 申通 韵达 京东快递 ems单",
     "user": "user users customer customers member members membership client loyalty passenger "
     "会员 会员卡 會員 用户 用戶 客户 客戶",
     "account": "account accounts acct acct. a/c "
@@ -30,7 +31,7 @@ ONLY_WITH_NUMBER = frozenset({"user", "product"})
 """Kinds whose words say nothing unless "number", "ID" or the like follows."""
 NOT_BEFORE_HAN_ORDER = frozenset("快运流訂運递裹货s下每这那")
 NUMBER = re.compile(
-    rf",?[ -]?(?:(?:{any_of('numbers number references reference codes code')})|(?:{any_of('nums num nos no nrs nr ids id refs ref')})\b\.?|[#№])"
+    r",?[ -]?(?:(?:number|reference|code)s?|(?:num|no|nr|id|ref)s?\b\.?|[#№])"
     r"|\s?[(（]?(?:编?[号號]码?|編號|编码|代码|单号|單號|号码|名(?!称|字|单)|码)"
 )
 """What makes a cue sure, right behind it."""
@@ -51,21 +52,24 @@ NEXT = re.compile(
 """Between two codes of a list."""
 GOES_ON = re.compile(r"[.:/]\d|,\d{3}(?!\d)", re.ASCII)
 """Behind digits: they are part of a longer number or a time."""
+_UNITS = any_of(
+    "dollar dollars euro euros pound pounds usd eur gbp cny rmb times time day days week weeks month months",
+    "year years hour hours minute minutes hrs mins km miles people persons pieces pcs unit units",
+    "passengers points percent kg gb mb more or_more am pm",
+)
 QUANTITY = re.compile(
-    r"\s{0,2}(?:%|个|件|元|块|份|笔|条|张|天|次(?!航)|人|年|月|岁|小时|分钟|多|万|米|公里|美元|箱|台|套|双|公斤|单|"
-    + rf"(?:{any_of('dollar dollars euro euros pound pounds usd eur gbp cny rmb times time day days week weeks month')}"
-    + rf"|{any_of('months year years hour hours minute minutes hrs mins km miles people persons passengers pieces')}"
-    + rf"|{any_of('pcs unit units points percent kg gb mb more or_more am pm')})\b)"
+    r"\s{0,2}(?:%|个|件|元|块|份|笔|条|张|天|次(?!航)|人|年|月|岁|小时|分钟|多|万|米|公里|美元|箱|台|套|双|公斤|单"
+    rf"|(?:{_UNITS})\b)"
 )
 """Behind digits: they count something."""
-VERB_BEFORE = re.compile(
-    rf"\b(?:{any_of('to can_i could_i may_i i we you they please would will shall must should want let_me let_us not never')}"
-    r"|let's|'ll|'d|n't)\s+(?:like to\s+|also\s+|just\s+)?$"
+_ASKS = any_of(
+    "to can_i could_i may_i i we you they please would will shall must should want let_me let_us not never"
 )
+VERB_BEFORE = re.compile(rf"(?:\b(?:{_ASKS}|let's)|'ll|'d|n't)\s+(?:like to\s+|also\s+|just\s+)?$")
 """Before "order": it is a verb."""
-NOUN_BEHIND = re.compile(
-    rf"\s+(?!(?:{any_of('is was has this does its as plus always yes says shows ships arrives needs gets seems')})\b)[a-z]{{2,}}s\b"
-)
+_VERBS_IN_S = any_of("is was has this does its as plus always yes says shows ships arrives needs gets seems")
+NOUN_BEHIND = re.compile(rf"\s+(?!(?:{_VERBS_IN_S})\b)[a-z]{{2,}}s\b")
+"""Behind digits: a plural, which they may count."""
 NO_LOCATOR = frozenset(
     {
         "please",

@@ -11,7 +11,10 @@ from axolotl_cache.language.months import MONTHS
 from axolotl_cache.language.numerals import chinese_value
 
 _ONES = "first second third fourth fifth sixth seventh eighth ninth"
-_TEENS = "tenth eleventh twelfth thirteenth fourteenth fifteenth sixteenth seventeenth eighteenth nineteenth twentieth"
+_TEENS = (
+    "tenth eleventh twelfth thirteenth fourteenth fifteenth sixteenth seventeenth eighteenth nineteenth "
+    "twentieth"
+)
 _ORDINALS = {word: day for day, word in enumerate(f"{_ONES} {_TEENS}".split(), 1)}
 _ORDINALS |= {f"twenty-{word}": 20 + day for day, word in enumerate(_ONES.split(), 1)}
 _ORDINALS |= {"thirtieth": 30, "thirty-first": 31}
@@ -28,7 +31,8 @@ _WHOLE = re.compile(
 _YEAR_LAST = re.compile(r"([0-3]?\d)([/.-])([0-3]?\d)\2((?:19|20)\d\d)(?![\w/-]|\.\d)", re.ASCII)
 _SHORT = re.compile(
     rf"(?:(?:{any_of('on by since until till before after due dated date')})\s{{1,2}}|日期\s?(?:是|为|:)?\s?)"
-    r"(?P<month>[01]?\d)(?:/|(?<=date \d\d)-)(?P<day>[0-3]?\d)(?![\w/:%-]|[.,]\d| (?:cups?|inch|of|lbs?|star|full)\b)",
+    r"(?P<month>[01]?\d)(?:/|(?<=date \d\d)-)(?P<day>[0-3]?\d)"
+    r"(?![\w/:%-]|[.,]\d| (?:cups?|inch|of|lbs?|star|full)\b)",
     re.ASCII,
 )
 _HAN = re.compile(

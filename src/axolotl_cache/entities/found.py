@@ -44,7 +44,7 @@ def fold(text: str) -> Text:
 
 
 def any_of(*words: str) -> str:
-    """Return a pattern for any of some words, separated by spaces in the arguments or one each, longest first.
+    """Return a pattern for any of some words, separated by spaces or one an argument, longest first.
 
     It begins with a letter at every branch, so that Python's `re` skips quickly to where one can begin.
     """

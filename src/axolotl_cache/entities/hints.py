@@ -11,7 +11,8 @@ _HINTS = tuple(
     for english, chinese, kinds in (
         (
             any_of(
-                "arriv deliver ships shipped shipping dispatch sent courier in_transit on_its_way signed eta\\b"
+                "arriv deliver ships shipped shipping dispatch sent courier in_transit",
+                "on_its_way signed eta\\b",
             ),
             r"到货|送到|送达|到哪|发货|发出|签收|派送|物流|配送|到了吗|催|(?:什么时候|何时|几时|多久|几号|哪天)[^，。,.]{0,4}到",
             "order tracking product flight card",

@@ -29,7 +29,10 @@ _SIGNS = {
 }
 _CODES = {
     code.lower(): code
-    for code in "USD EUR GBP CNY JPY HKD INR AUD CAD CHF SGD KRW TWD NZD SEK NOK DKK PLN BRL MXN AED THB".split()
+    for code in (
+        *("USD", "EUR", "GBP", "CNY", "JPY", "HKD", "INR", "AUD", "CAD", "CHF", "SGD"),
+        *("KRW", "TWD", "NZD", "SEK", "NOK", "DKK", "PLN", "BRL", "MXN", "AED", "THB"),
+    )
 } | {"rmb": "CNY"}
 _WORDS = {
     "dollars": "USD",
@@ -94,7 +97,8 @@ _SIGNED = re.compile(
     rf"(?P<sign>{_any(_SIGNS)}|(?:{_any(_CODES)})(?=[ \d]))\s?(?P<number>{_NUMBER}){_SCALED}(?!\w*%)",
 )
 _UNITED = re.compile(
-    rf"\d(?<![a-z0-9.,_#-].)(?P<rest>{_REST}){_SCALED}[ -]?(?P<unit>(?:{_any(_WORDS)})(?![a-z0-9])|{_any(_HAN_WORDS)})"
+    rf"\d(?<![a-z0-9.,_#-].)(?P<rest>{_REST}){_SCALED}[ -]?"
+    rf"(?P<unit>(?:{_any(_WORDS)})(?![a-z0-9])|{_any(_HAN_WORDS)})"
 )
 _HAN = re.compile(rf"(?P<number>[零〇一二两三四五六七八九十百千万亿]{{1,16}})(?P<unit>{_any(_HAN_WORDS)})")
 _AFTER_MONEY = frozenset("的了吗呢以左上不就也都才还吧是可能够多整行太买给算")
@@ -125,7 +129,7 @@ def amounts(text: Text) -> Iterator[Found]:
 
 
 def _is_something_else(low: str, match: re.Match[str], value: Decimal) -> bool:
-    """Return whether a unit of money is none here: pounds of weight, 三块蛋糕 (three pieces), 一元二次方程."""
+    """Return whether a unit is none of money here: pounds of weight, 三块蛋糕 (three pieces), 一元二次."""
     unit, after = match["unit"], low[match.end() : match.end() + 1]
     if unit in {"pound", "pounds"}:
         return bool(_WEIGHT.search(low, max(0, match.start() - 40), match.end() + 30))

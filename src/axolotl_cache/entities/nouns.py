@@ -47,6 +47,9 @@ CHINESE: Mapping[str, tuple[str, ...]] = {
 }
 
 DEFINITE_ALONE = frozenset(
-    "订单 訂單 包裹 运单 快递单 预订 预定 预约 行程 航班 信用卡 银行卡 账号 账户 帐号 帐户 商品 产品 链接 网址".split()
+    {
+        *("订单", "訂單", "包裹", "运单", "快递单", "预订", "预定", "预约", "行程", "航班"),
+        *("信用卡", "银行卡", "账号", "账户", "帐号", "帐户", "商品", "产品", "链接", "网址"),
+    }
 )
 """Chinese has no article: these mean the known one where nothing says otherwise (订单呢?)."""

@@ -59,7 +59,7 @@ _CHINESE_WAYS: tuple[tuple[Way, str], ...] = (
     (
         "noun",
         "(?<![下新别他的什么哪些几个一如何怎多少无查])(?P<bare>"
-        + "|".join(DEFINITE_ALONE)
+        + "|".join(sorted(DEFINITE_ALONE))
         + ")(?![号编量数总的价])",
     ),
 )
@@ -145,11 +145,13 @@ _ADJECTIVES = any_of(
     "difficult necessary urgent like that just_that too_bad a_pity a_shame allowed normal alright time",
 )
 _EMPTY_AFTER = re.compile(
-    r"\s*(?:(?:'s|is|was|will be|would be|'d be|has been|might be|seems?|looks?|sounds?|feels?)\s+(?:\w+\s+){0,2}?"
-    rf"(?:{_ADJECTIVES})\b|(?:{any_of('seems appears turns_out happens depends matters makes_sense helps')})\b|doesn't matter)"
+    r"\s*(?:(?:'s|is|was|will be|would be|'d be|has been|might be|seems?|looks?|sounds?|feels?)\s+"
+    r"(?:\w+\s+){0,2}?"
+    rf"(?:{_ADJECTIVES})\b"
+    r"|(?:seems|appears|turns out|happens|depends|matters|makes sense|helps)\b|doesn't matter)"
 )
 _EMPTY_BEFORE = re.compile(
-    rf"\b(?:{any_of('got appreciate that_is make made leave mean believe hate love get worth take')}|that's) $"
+    r"\b(?:got|appreciate|that is|that's|make|made|leave|mean|believe|hate|love|get|worth|take) $"
 )
 _EMPTY_ASKED = re.compile(rf"(?:is|was|would|will|be) it (?:be |also |still )?(?:{_ADJECTIVES})\b")
 

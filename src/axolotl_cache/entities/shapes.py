@@ -25,11 +25,12 @@ _SHAPES = (
 """Kind, pattern, and whether it is of small letters."""
 _WORD = re.compile(r"[A-Za-z0-9_-]{4,}", re.ASCII)
 _HASH = re.compile(r"#\s?(?P<id>[A-Za-z]{0,4}-?\d[\dA-Za-z-]{2,24})(?![\w-])", re.ASCII)
-_OTHER_HASH = re.compile(
-    rf"(?:\b(?:{any_of('ticket issue case room gate pr bug page section question option step color colour hex apartment')}"
-    rf"|{any_of('apt suite unit level number no seat channel chapter background claim incident job build commit task')}"
-    r"|item|table|invoice)s?\.?|工单|问题|第)\s{0,2}$",
+_NUMBERED = any_of(
+    "ticket issue case room gate pr bug page section question option step color colour hex apartment",
+    "apt suite unit level number no seat channel chapter background claim incident job build commit task",
+    "item table invoice",
 )
+_OTHER_HASH = re.compile(rf"(?:\b(?:{_NUMBERED})s?\.?|工单|问题|第)\s{{0,2}}$")
 _LOCATOR = re.compile(rf"(?=[A-Z]{{0,5}}\d)(?=\d{{0,5}}[A-Z])[A-Z0-9]{{6}}{_END}", re.ASCII)
 _LISTED = re.compile(rf"(?:,|,? and|,? or|和|、|或) ?(?P<code>[A-Z]{{6}}){_END}", re.ASCII)
 _NOT_A_LOCATOR = re.compile(r"[A-Z]{1,4}\d{2,5}|\d+[A-Z]{1,3}|[A-Z]+\d", re.ASCII)
