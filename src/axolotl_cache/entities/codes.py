@@ -94,10 +94,12 @@ def _code(text: Text, kind: str, cue: re.Match[str], at: int, sure: bool) -> Fou
     match = _CODE.match(text.whole, at)
     if not match or not _is_code(text, kind, cue, match, sure):
         return None
-    value = match.group()
+    value, start = match.group(), match.start()
+    if text.low[start - 1 : start] == "#":
+        start -= 1
     if kind == "product" and value[:3].upper() == "SKU" and len(value) > 4:
         value = value[3:].lstrip("-_")
-    return Found(kind, value.lower() if kind == "user" else value.upper(), match.start(), match.end())
+    return Found(kind, value.lower() if kind == "user" else value.upper(), start, match.end())
 
 
 def _is_code(text: Text, kind: str, cue: re.Match[str], match: re.Match[str], sure: bool) -> bool:

@@ -15,6 +15,8 @@ from typing import Any
 MAX_REPEATS = 64
 """An identifier longer than this is none."""
 MAX_WAYS = MAX_REPEATS * MAX_REPEATS
+MAX_HARD_TEXT = 4_000
+"""Characters in which a pattern with more than `MAX_REPEATS` ways is looked for: each may take 50 us."""
 MAX_PATTERN = 500
 """Characters."""
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
@@ -53,11 +55,12 @@ class OwnKind:
         self.name = name
         self.pattern = pattern
         self.case_sensitive = case_sensitive
-        self._compiled = _compiled(name, pattern, re.NOFLAG if case_sensitive else re.IGNORECASE)
+        self._compiled, ways = _compiled(name, pattern, re.NOFLAG if case_sensitive else re.IGNORECASE)
+        self._is_hard = ways > MAX_REPEATS
 
     def find(self, text: str) -> Iterator[tuple[str, int, int]]:
         """Yield (value, start, end) for each match. Cost: at most linear in the text."""
-        for match in self._compiled.finditer(text):
+        for match in self._compiled.finditer(text, 0, MAX_HARD_TEXT if self._is_hard else len(text)):
             group = 1 if self._compiled.groups else 0
             value = match[group]
             if not value or not value.strip():
@@ -66,7 +69,8 @@ class OwnKind:
             yield (value if self.case_sensitive else value.upper()), match.start(group), match.end(group)
 
 
-def _compiled(name: str, pattern: str, flags: re.RegexFlag) -> re.Pattern[str]:
+def _compiled(name: str, pattern: str, flags: re.RegexFlag) -> tuple[re.Pattern[str], int]:
+    """Return the pattern in its bounded form, and in how many ways it can be tried at one place."""
     try:
         re.compile(pattern)
         bounded = re.compile(rf"(?<![A-Za-z0-9_])(?:{_bounded(pattern)})(?![A-Za-z0-9_])", flags)
@@ -75,13 +79,14 @@ def _compiled(name: str, pattern: str, flags: re.RegexFlag) -> re.Pattern[str]:
         raise ValueError(f"the pattern of {name!r} is no regular expression: {error}") from None
     if bounded.match(""):
         raise ValueError(f"the pattern of {name!r} matches nothing at all, so it would match everywhere")
-    if _ways(tree) > MAX_WAYS:
+    ways = _ways(tree)
+    if ways > MAX_WAYS:
         raise ValueError(
             f"the pattern of {name!r} can be tried in more than {MAX_WAYS:,} ways at one place, which takes "
             "too long: write no repeat inside a repeat, no | inside a repeat unless each side begins with "
             r"another character, and bounds like \d{4,10} in place of \d+"
         )
-    return bounded
+    return bounded, ways
 
 
 def _parse(pattern: str, flags: int) -> Any:

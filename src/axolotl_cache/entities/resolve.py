@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from axolotl_cache.entities.found import Text
 from axolotl_cache.entities.hints import implies, kinds_hinted
 from axolotl_cache.entities.model import Entity, Reference, Resolution
 from axolotl_cache.entities.phrases import Phrase, Phrases
 
+MAX_PHRASES = 32
+"""A message that points back more often says nothing; the rest of it is not looked at."""
+_NAME_WITHIN = 24
+"""Characters behind "the order" within which its number may follow."""
 _SALIENCE = {
     "order": 3,
     "reservation": 3,
@@ -65,10 +71,14 @@ def resolve(text: Text, named: Sequence[Entity], known: Sequence[Mention], phras
             )
             count += not before
 
-    for phrase in phrases.find(text.low):
+    starts = [entity.start for entity in named]
+    for phrase in sorted(islice(phrases.find(text.low), MAX_PHRASES), key=lambda phrase: phrase.start):
         while waiting and waiting[0].start < phrase.start:
             speak_of([waiting.pop(0)])
-        if _is_named(text.low, phrase, named) or not pool:
+        near = named[
+            max(0, bisect_left(starts, phrase.start) - 1) : bisect_right(starts, phrase.end + _NAME_WITHIN)
+        ]
+        if _is_named(text.low, phrase, near) or not pool:
             continue
         entities, candidates = _choose(phrase, [*pool.values()], hints)
         if not entities and not candidates:
@@ -89,7 +99,7 @@ def _is_named(low: str, phrase: Phrase, named: Sequence[Entity]) -> bool:
     for entity in named:
         if entity.start <= phrase.start < entity.end:
             return True
-        gap = low[phrase.end : entity.start] if phrase.end <= entity.start <= phrase.end + 24 else None
+        gap = low[phrase.end : entity.start] if phrase.end <= entity.start else None
         if gap is None or phrase.way not in {"noun", "all"} or any(sign in gap for sign in ".?!;。"):
             continue
         if entity.kind in phrase.kinds or (not phrase.kinds and len(gap) <= 2):

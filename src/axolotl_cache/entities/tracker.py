@@ -112,11 +112,11 @@ class Tracker:
         values: dict[str, list[Entity]] = {}
         for entity in self.entities:
             values.setdefault(entity.value.casefold(), []).append(entity)
+        taken = {place for entity in found for place in range(entity.start, entity.end)}
         again = []
         for match in _TOKEN.finditer(fold(text).whole):
             same = values.get(match.group().casefold(), ())
-            free = not any(each.start < match.end() and match.start() < each.end for each in found)
-            if len(same) == 1 and free:
+            if len(same) == 1 and taken.isdisjoint(range(match.start(), match.end())):
                 again.append(Entity(same[0].kind, same[0].value, match.start(), match.end()))
         return tuple(sorted((*found, *again), key=lambda entity: entity.start))
 
