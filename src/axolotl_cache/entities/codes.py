@@ -51,9 +51,14 @@ def cued(text: Text) -> Iterator[Found]:
             not number or low[cue.start() - 1 : cue.start()] in NOT_BEFORE_HAN_ORDER
         ):
             continue
-        sure = number is not None or word in SURE
+        sure = number is not None or word in SURE or _is_canonical(text, cue, kind)
         if sure or kind not in ONLY_WITH_NUMBER:
             yield from _listed(text, kind, cue, number.end() if number else cue.end(), sure)
+
+
+def _is_canonical(text: Text, cue: re.Match[str], kind: str) -> bool:
+    """Return whether the whole text is a kind and a code, as `Entity.canonical` writes them."""
+    return not cue.start() and cue.group() == kind and bool(_CODE.fullmatch(text.whole, cue.end() + 1))
 
 
 def _stands_alone(low: str, cue: re.Match[str]) -> bool:

@@ -24,7 +24,7 @@ _SHAPES = (
 )
 """Kind, pattern, and whether it is of small letters."""
 _WORD = re.compile(r"[A-Za-z0-9_-]{4,}", re.ASCII)
-_HASH = re.compile(r"#\s?(?P<id>[A-Za-z]{0,4}-?\d[\dA-Za-z-]{2,24})(?![\w-])", re.ASCII)
+_HASH = re.compile(r"#(?P<id>[A-Za-z]{0,4}-?\d[\dA-Za-z-]{2,24})(?![\w-])", re.ASCII)
 _NUMBERED = any_of(
     "ticket issue case room gate pr bug page section question option step color colour hex apartment",
     "apt suite unit level number no seat channel chapter background claim incident job build commit task",
