@@ -30,6 +30,10 @@ _FLIGHT = re.compile(
     re.ASCII,
 )
 _BEFORE_FLIGHT = re.compile(rf"(?<![A-Za-z0-9_.-])(?P<code>(?:{_AIRLINE})\d{{3,4}})\s?[次号]?\s?$", re.ASCII)
+_BEFORE_ORDER = re.compile(
+    r"(?<![A-Za-z0-9_#-])(?<!\d[.,])(?P<code>[A-Za-z]{0,3}\d{5,18})\s?(?:[这那](?:个|一|笔)?|号|的)?\s?$",
+    re.ASCII,
+)
 _COUNTED = re.compile(r"\d+(?:st|nd|rd|th|x|k|am|pm|h|kg|gb|mb|-[a-z]+)")
 _LOOSE = re.compile(r"(?:\b(?:is|was|are|were|of|with|as)\s+|,\s*)$")
 
@@ -42,8 +46,9 @@ def cued(text: Text) -> Iterator[Found]:
         kind = KIND_OF[word]
         if not _stands_alone(low, cue):
             continue
-        if kind == "flight":
-            before = _BEFORE_FLIGHT.search(text.whole, max(0, cue.start() - 9), cue.start())
+        if kind == "flight" or word in {"订单", "訂單"}:
+            pattern = _BEFORE_FLIGHT if kind == "flight" else _BEFORE_ORDER
+            before = pattern.search(text.whole, max(0, cue.start() - 24), cue.start())
             if before:
                 yield Found(kind, before["code"].upper(), before.start("code"), before.end("code"))
         number = NUMBER.match(low, cue.end())
@@ -95,6 +100,8 @@ def _code(text: Text, kind: str, cue: re.Match[str], at: int, sure: bool) -> Fou
         if not flight or (flight["bare"] and QUANTITY.match(text.low, flight.end())):
             return None
         value = flight["bare"] or (flight["line"] + flight["number"])
+        if GOES_ON.match(text.low, flight.end()) or (" " in flight.group() and not value.isupper()):
+            return None
         return Found(kind, value.upper(), flight.start(), flight.end())
     match = _CODE.match(text.whole, at)
     if not match or not _is_code(text, kind, cue, match, sure):

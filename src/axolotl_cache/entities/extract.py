@@ -39,8 +39,8 @@ class Extractor:
         self._with_digits: tuple[Rule, ...] = (
             cards.announced,
             cards.endings,
-            cued,
             shaped,
+            cued,
             cards.numbers,
             dates,
             amounts,

@@ -94,7 +94,8 @@ def _any(words: dict[str, str]) -> str:
 
 
 _SIGNED = re.compile(
-    rf"(?P<sign>{_any(_SIGNS)}|(?:{_any(_CODES)})(?=[ \d]))\s?(?P<number>{_NUMBER}){_SCALED}(?!\w*[%^$\\_{{])",
+    rf"(?P<sign>{_any(_SIGNS)}|(?:{_any(_CODES)})(?=[ \d]))\s?(?P<number>{_NUMBER}){_SCALED}"
+    r"(?!\w*[%^$\\_{])",
 )
 _UNITED = re.compile(
     rf"\d(?<![a-z0-9.,_#-].)(?P<rest>{_REST}){_SCALED}[ -]?"
