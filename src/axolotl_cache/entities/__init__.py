@@ -1,4 +1,4 @@
-"""What a conversation is about: orders, cards, dates and the like, without a model, in Chinese and English."""
+"""What a conversation is about: orders, cards, dates and the like. Chinese and English, no model."""
 
 from axolotl_cache.entities.extract import Extractor, extract
 from axolotl_cache.entities.model import BUILT_IN, Entity, Reference, Resolution

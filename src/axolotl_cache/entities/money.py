@@ -6,27 +6,34 @@ import re
 from collections.abc import Iterator
 from decimal import Decimal
 
-from axolotl_cache.entities.found import Found
-from axolotl_cache.language.numerals import HAN_NUMERAL, chinese_value, value_of, written
+from axolotl_cache.entities.found import Found, Text
+from axolotl_cache.language.numerals import chinese_value, value_of, written
 
-_NUMBER = r"(?:\d{1,3}(?:,\d{3}){1,6}(?:\.\d{1,4})?|\d{1,15}(?:[.,]\d{1,2})?)(?![\d,.]*\d)"
+_END = r"(?!\d|[.,]\d)"
+_NUMBER = rf"(?:\d{{1,3}}(?:,\d{{3}}){{1,6}}(?:\.\d{{1,4}})?|\d{{1,15}}(?:[.,]\d{{1,2}})?){_END}"
+_REST = rf"(?:\d{{0,2}}(?:,\d{{3}}){{1,6}}(?:\.\d{{1,4}})?|\d{{0,14}}(?:[.,]\d{{1,2}})?){_END}"
 _SIGNS = {
     "$": "USD",
-    "US$": "USD",
-    "A$": "AUD",
-    "C$": "CAD",
-    "HK$": "HKD",
-    "S$": "SGD",
+    "us$": "USD",
+    "a$": "AUD",
+    "c$": "CAD",
+    "hk$": "HKD",
+    "s$": "SGD",
     "€": "EUR",
     "£": "GBP",
 } | {
     "¥": "CNY",
     "￥": "CNY",
-    "RMB": "CNY",
     "₹": "INR",
     "₩": "KRW",
 }
-_CODES = "USD EUR GBP CNY RMB JPY HKD INR AUD CAD CHF SGD KRW TWD NZD SEK NOK DKK PLN BRL MXN AED THB".split()
+_CODES = {
+    code.lower(): code
+    for code in (
+        *("USD", "EUR", "GBP", "CNY", "JPY", "HKD", "INR", "AUD", "CAD", "CHF", "SGD"),
+        *("KRW", "TWD", "NZD", "SEK", "NOK", "DKK", "PLN", "BRL", "MXN", "AED", "THB"),
+    )
+} | {"rmb": "CNY"}
 _WORDS = {
     "dollars": "USD",
     "dollar": "USD",
@@ -41,7 +48,7 @@ _WORDS = {
     "yen": "JPY",
     "rupees": "INR",
     "francs": "CHF",
-} | {code.lower(): {"RMB": "CNY"}.get(code, code) for code in _CODES}
+} | _CODES
 _HAN_WORDS = {
     "元人民币": "CNY",
     "块钱": "CNY",
@@ -79,7 +86,7 @@ _SCALE = {
     "千": 10**3,
     "百": 100,
 }
-_SCALED = r"(?:\s?(?P<scale>k|m|mn|bn|thousand|million|billion|万|萬|亿)(?![A-Za-z]))?"
+_SCALED = r"(?:\s?(?P<scale>k|m|mn|bn|thousand|million|billion|万|萬|亿)(?![a-z]))?"
 
 
 def _any(words: dict[str, str]) -> str:
@@ -87,59 +94,51 @@ def _any(words: dict[str, str]) -> str:
 
 
 _SIGNED = re.compile(
-    rf"(?<![A-Za-z0-9])(?P<sign>{_any(_SIGNS)}|(?:{'|'.join(_CODES)})(?=[ \d]))\s?(?P<number>{_NUMBER}){_SCALED}(?!\w*%)",
-    re.IGNORECASE,
+    rf"(?P<sign>{_any(_SIGNS)}|(?:{_any(_CODES)})(?=[ \d]))\s?(?P<number>{_NUMBER}){_SCALED}"
+    r"(?!\w*[%^$\\_{])",
 )
 _UNITED = re.compile(
-    rf"(?<![A-Za-z0-9.,_#-])(?P<number>{_NUMBER}){_SCALED}[ -]?"
-    rf"(?P<unit>(?:{_any(_WORDS)})(?![A-Za-z0-9])|{_any(_HAN_WORDS)})",
-    re.IGNORECASE,
+    rf"\d(?<![a-z0-9.,_#-].)(?P<rest>{_REST}){_SCALED}[ -]?"
+    rf"(?P<unit>(?:{_any(_WORDS)})(?![a-z0-9])|{_any(_HAN_WORDS)})"
 )
 _HAN = re.compile(rf"(?P<number>[零〇一二两三四五六七八九十百千万亿]{{1,16}})(?P<unit>{_any(_HAN_WORDS)})")
-_PIECES = re.compile(r"[一-鿿]")
-_AFTER_MONEY = frozenset("的了吗呢以左上不就也都才还吧是可能够多整行吧太买给算")
-_WEIGHT = re.compile(
-    r"\b(?:weigh\w*|los[et]\w*|gain\w*|lift\w*|heav\w+|kilos?|kg|flour|sugar|meat)\b", re.IGNORECASE
-)
+_AFTER_MONEY = frozenset("的了吗呢以左上不就也都才还吧是可能够多整行太买给算")
+_NOT_MONEY = re.compile("[一二三]?次|化|素|旦|宵|件|音")
+_WEIGHT = re.compile(r"\b(?:weigh|los[et]|gain|lift|heav|kilo|kg|flour|sugar|meat)")
 
 
-def amounts(text: str) -> Iterator[Found]:
-    """Yield amounts as "49.9 USD". A bare $ is read as US, ¥ as Chinese."""
-    for match in _SIGNED.finditer(text):
-        sign = match["sign"].upper()
-        yield _found(match, value_of(match["number"]), _SIGNS.get(sign, sign))
-    for match in _UNITED.finditer(text):
-        unit = match["unit"].lower()
-        value = value_of(match["number"])
-        if unit in {"pound", "pounds"} and _WEIGHT.search(text, max(0, match.start() - 40), match.end() + 30):
-            continue
-        if unit in {"块", "塊"} and value < 10 and _is_of_pieces(text, match.end()):
-            continue
-        yield _found(match, value, _WORDS.get(unit) or _HAN_WORDS[unit])
-    if not HAN_NUMERAL.search(text):
-        return
-    for match in _HAN.finditer(text):
+def amounts(text: Text) -> Iterator[Found]:
+    """Yield amounts as "49.9 USD". A bare $ is read as that of the United States, ¥ as Chinese."""
+    low = text.low
+    for match in _SIGNED.finditer(low):
+        before = low[match.start() - 1 : match.start()]
+        if not (before.isascii() and before.isalnum()):
+            currency = _SIGNS.get(match["sign"]) or _CODES[match["sign"]]
+            yield _found(match, match["number"], currency)
+    for match in _UNITED.finditer(low):
+        number = low[match.start() : match.end("rest")]
+        if not _is_something_else(low, match, value_of(number)):
+            yield _found(match, number, _WORDS.get(match["unit"]) or _HAN_WORDS[match["unit"]])
+    for match in _HAN.finditer(low):
         value = Decimal(chinese_value(match["number"]))
-        unit = match["unit"]
-        if unit in {"块", "塊"} and value < 10 and _is_of_pieces(text, match.end()):
-            continue
         if (
-            unit == "元"
-            and _PIECES.match(text, match.end())
-            and re.match("[一二三]?次|化|素|旦|宵", text[match.end() :][:2])
+            value > 0
+            and match["number"][0] not in "百千万亿零〇"
+            and not _is_something_else(low, match, value)
         ):
-            continue
-        if value > 0 and match["number"][0] not in "百千万亿零〇":
-            yield Found("amount", f"{written(value)} {_HAN_WORDS[unit]}", match.start(), match.end())
+            yield Found("amount", f"{written(value)} {_HAN_WORDS[match['unit']]}", match.start(), match.end())
 
 
-def _found(match: re.Match[str], value: Decimal, currency: str) -> Found:
-    value *= _SCALE.get((match["scale"] or "").lower(), 1)
-    return Found(
-        "amount", f"{written(value)} {'CNY' if currency == 'RMB' else currency}", match.start(), match.end()
-    )
+def _is_something_else(low: str, match: re.Match[str], value: Decimal) -> bool:
+    """Return whether a unit is none of money here: pounds of weight, 三块蛋糕 (three pieces), 一元二次."""
+    unit, after = match["unit"], low[match.end() : match.end() + 1]
+    if unit in {"pound", "pounds"}:
+        return bool(_WEIGHT.search(low, max(0, match.start() - 40), match.end() + 30))
+    if unit in {"块", "塊"}:
+        return value < 10 and "一" <= after <= "鿿" and after not in _AFTER_MONEY
+    return unit == "元" and bool(_NOT_MONEY.match(low, match.end()))
 
 
-def _is_of_pieces(text: str, at: int) -> bool:
-    """Return whether a noun follows, as in 三块蛋糕: three pieces, no money."""
-    return bool(_PIECES.match(text, at)) and text[at] not in _AFTER_MONEY
+def _found(match: re.Match[str], number: str, currency: str) -> Found:
+    value = value_of(number) * _SCALE.get(match["scale"] or "", 1)
+    return Found("amount", f"{written(value)} {currency}", match.start(), match.end())

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
+from axolotl_cache.entities.found import Text
 from axolotl_cache.entities.hints import implies, kinds_hinted
 from axolotl_cache.entities.model import Entity, Reference, Resolution
 from axolotl_cache.entities.phrases import Phrase, Phrases
 
+MAX_PHRASES = 32
+"""A message that points back more often says nothing; the rest of it is not looked at."""
+_NAME_WITHIN = 24
+"""Characters behind "the order" within which its number may follow."""
 _SALIENCE = {
     "order": 3,
     "reservation": 3,
@@ -39,11 +46,11 @@ class Mention:
     """When it was last spoken of."""
 
 
-def resolve(text: str, named: Sequence[Entity], known: Sequence[Mention], phrases: Phrases) -> Resolution:
+def resolve(text: Text, named: Sequence[Entity], known: Sequence[Mention], phrases: Phrases) -> Resolution:
     """Return what a text speaks of.
 
     Args:
-        text: folded.
+        text: folded, for the phrases and the words.
         named: what it names, with places.
         known: what was spoken of before.
         phrases: finds what points back.
@@ -51,7 +58,7 @@ def resolve(text: str, named: Sequence[Entity], known: Sequence[Mention], phrase
     pool = {mention.entity: mention for mention in known}
     now = max((mention.turn for mention in known), default=-1) + 1
     count = max((mention.first for mention in known), default=-1) + 1
-    hints = kinds_hinted(text)
+    hints = kinds_hinted(text.low)
     references: list[Reference] = []
     waiting = list(named)
 
@@ -64,34 +71,39 @@ def resolve(text: str, named: Sequence[Entity], known: Sequence[Mention], phrase
             )
             count += not before
 
-    for phrase in phrases.find(text):
+    starts = [entity.start for entity in named]
+    for phrase in sorted(islice(phrases.find(text.low), MAX_PHRASES), key=lambda phrase: phrase.start):
         while waiting and waiting[0].start < phrase.start:
             speak_of([waiting.pop(0)])
-        if _is_named(text, phrase, named) or not pool:
+        near = named[
+            max(0, bisect_left(starts, phrase.start) - 1) : bisect_right(starts, phrase.end + _NAME_WITHIN)
+        ]
+        if _is_named(text.low, phrase, near) or not pool:
             continue
         entities, candidates = _choose(phrase, [*pool.values()], hints)
         if not entities and not candidates:
             continue
         speak_of(entities)
         references.append(
-            Reference(phrase.start, phrase.end, text[phrase.start : phrase.end], entities, candidates)
+            Reference(phrase.start, phrase.end, text.whole[phrase.start : phrase.end], entities, candidates)
         )
-    if not references and not named and pool and hints and implies(text):
+    if not references and not named and pool and hints and implies(text.low):
         entities, candidates = _choose(Phrase(0, 0, "it", ()), [*pool.values()], hints)
         if (entities or candidates) and {each.kind for each in (*entities, *candidates)} & hints:
             references.append(Reference(0, 0, "", entities, candidates))
     return Resolution(tuple(named), tuple(references))
 
 
-def _is_named(text: str, phrase: Phrase, named: Sequence[Entity]) -> bool:
+def _is_named(low: str, phrase: Phrase, named: Sequence[Entity]) -> bool:
     """Return whether the phrase is the head of a name that follows or holds it, as in "the order 67890"."""
     for entity in named:
         if entity.start <= phrase.start < entity.end:
             return True
-        gap = text[phrase.end : entity.start] if phrase.end <= entity.start <= phrase.end + 24 else None
-        if gap is not None and phrase.way in {"noun", "all"} and not any(c in gap for c in ".?!;。？！；"):
-            if entity.kind in phrase.kinds or (not phrase.kinds and len(gap) <= 2):
-                return True
+        gap = low[phrase.end : entity.start] if phrase.end <= entity.start else None
+        if gap is None or phrase.way not in {"noun", "all"} or any(sign in gap for sign in ".?!;。"):
+            continue
+        if entity.kind in phrase.kinds or (not phrase.kinds and len(gap) <= 2):
+            return True
     return False
 
 
@@ -131,7 +143,7 @@ def _kind_of(phrase: Phrase, pool: Sequence[Mention]) -> str:
 def _latest(
     pool: Sequence[Mention], by_salience: bool = False
 ) -> tuple[tuple[Entity, ...], tuple[Entity, ...]]:
-    """Return the one that was spoken of last; if several were, the new one, or the weightiest kind, if that is one."""
+    """Return the one that was spoken of last; of several the one of the weightiest kind, or the new one."""
     turn = max(mention.turn for mention in pool)
     group = [mention for mention in pool if mention.turn == turn]
     if by_salience and len(group) > 1:
@@ -153,20 +165,21 @@ def _among(phrase: Phrase, same: Sequence[Mention]) -> tuple[tuple[Entity, ...],
         return (), ()
     if phrase.way == "nth":
         return ((every[phrase.nth - 1],), ()) if phrase.nth <= len(every) else ((), recent)
-    if phrase.way == "last":
-        return (every[-1],), ()
-    if phrase.way in {"former", "latter"}:
-        if len(every) < 2:
-            return (), ()
-        return (every[-2 if phrase.way == "former" else -1],), ()
+    if phrase.way in {"last", "former", "latter"}:
+        enough = phrase.way == "last" or len(every) > 1
+        return (every[-2 if phrase.way == "former" else -1 :][:1] if enough else (), ())
     if phrase.way == "all":
-        latest = max(mention.turn for mention in same)
-        group = tuple(mention.entity for mention in same if mention.turn == latest)
-        return (group if len(group) > 1 else every), ()
-    in_focus = [m for m in same if m.turn == by_recency[0].turn]
-    if len(in_focus) > 1:
+        latest = tuple(mention.entity for mention in same if mention.turn == by_recency[0].turn)
+        return (latest if len(latest) > 1 else every), ()
+    return _but_the_latest(phrase, by_recency)
+
+
+def _but_the_latest(
+    phrase: Phrase, by_recency: Sequence[Mention]
+) -> tuple[tuple[Entity, ...], tuple[Entity, ...]]:
+    """Return "the other" or "the previous" one."""
+    recent = tuple(mention.entity for mention in by_recency)
+    if len(recent) > 1 and by_recency[0].turn == by_recency[1].turn:
         return (), recent
-    others = recent[1:]
-    if phrase.way == "previous":
-        return (others[:1], ()) if others else ((), ())
+    others = recent[1:2] if phrase.way == "previous" else recent[1:]
     return (others, ()) if len(others) == 1 else ((), others)

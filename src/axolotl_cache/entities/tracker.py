@@ -11,6 +11,7 @@ from axolotl_cache.entities.found import fold
 from axolotl_cache.entities.model import Entity, Resolution
 from axolotl_cache.entities.phrases import Phrases
 from axolotl_cache.entities.resolve import Mention, resolve
+from axolotl_cache.entities.shapes import airline
 
 FORMAT = 1
 _TOKEN = re.compile(
@@ -89,34 +90,33 @@ class Tracker:
         Raises:
             ValueError: this is nothing that `to_json` of this version made.
         """
+        if data.get("format") != FORMAT:
+            raise ValueError(f"entities of format {data.get('format')!r}, and this version reads {FORMAT}")
         tracker = cls(extractor, max_entities)
         try:
-            if data["format"] != FORMAT:
-                raise ValueError(f"format {data['format']!r}, and this version reads {FORMAT}")
             tracker._turns, tracker._seen = int(data["turns"]), int(data["seen"])
             for kind, value, first, first_turn, turn in data["entities"]:
-                if not isinstance(kind, str) or not isinstance(value, str):
-                    raise TypeError("kind and value must be strings")
-                entity = Entity(kind, value)
+                entity = Entity(str(kind), str(value))
                 tracker._known[entity] = Mention(entity, int(first), int(first_turn), int(turn))
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"these are no entities of a conversation: {error}") from None
+            raise ValueError(f"these are no entities of a conversation: {error!r}") from None
         tracker._bound()
         return tracker
 
     def _named(self, text: str) -> tuple[Entity, ...]:
         """Return what a text names: what its own words show, and what it repeats of what is known."""
-        found = self._extractor.extract(text)
+        airlines = {airline(entity.value) for entity in self._known if entity.kind == "flight"} - {""}
+        found = self._extractor.extract(text, airlines)
         if not self._known:
             return found
         values: dict[str, list[Entity]] = {}
         for entity in self.entities:
             values.setdefault(entity.value.casefold(), []).append(entity)
+        taken = {place for entity in found for place in range(entity.start, entity.end)}
         again = []
-        for match in _TOKEN.finditer(fold(text)):
+        for match in _TOKEN.finditer(fold(text).whole):
             same = values.get(match.group().casefold(), ())
-            free = not any(each.start < match.end() and match.start() < each.end for each in found)
-            if len(same) == 1 and free:
+            if len(same) == 1 and taken.isdisjoint(range(match.start(), match.end())):
                 again.append(Entity(same[0].kind, same[0].value, match.start(), match.end()))
         return tuple(sorted((*found, *again), key=lambda entity: entity.start))
 
