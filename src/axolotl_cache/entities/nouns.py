@@ -22,7 +22,7 @@ ENGLISH: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("phone", "phone number"), ("phone",)),
     "number": _ANY_NUMBER,
     **dict.fromkeys(("date", "day"), ("date",)),
-    **dict.fromkeys(("amount", "sum", "charge", "payment"), ("amount",)),
+    **dict.fromkeys(("amount", "sum", "charge"), ("amount",)),
 }
 """Noun to kinds, the likeliest first."""
 

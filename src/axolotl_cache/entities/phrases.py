@@ -11,7 +11,7 @@ from axolotl_cache.entities.found import any_of
 from axolotl_cache.entities.nouns import CHINESE, DEFINITE_ALONE, ENGLISH
 from axolotl_cache.language.numerals import chinese_value
 
-Way = Literal["it", "one", "noun", "nth", "last", "previous", "other", "former", "latter", "all"]
+Way = Literal["it", "one", "noun", "nth", "last", "previous", "other", "former", "latter", "both", "all"]
 
 _NTH = {
     word: nth
@@ -27,8 +27,9 @@ _ENDS = (
 )
 _THE = "(?:the|that|this|my|your|our|same|said)"
 _ENGLISH_WAYS: tuple[tuple[Way, str], ...] = (
-    ("all", "both(?: of)?(?: (?:them|these|those|my|the))*(?: {noun}s)?"),
-    ("all", "all(?: of)? (?:them|these|those)(?: {noun}s)?|(?:these|those|the) two(?: {noun}s)?"),
+    ("both", "(?:both(?: of)?(?: (?:these|those|my|the))?|(?:these|those|the|my) two) {noun}s"),
+    ("both", "both(?: of)? (?:them|these|those)|both(?! [a-z]+s\\b)"),
+    ("all", "all(?: of)? (?:them|these|those)(?: {noun}s)?"),
     ("nth", f"(?:{_THE} )?(?:very )?{{nth}} (?:one|{{noun}})"),
     ("nth", f"the {{nth}}{_ENDS}"),
     ("last", f"{_THE} (?:last|latest|newest) (?:one|{{noun}})|the last{_ENDS}"),
@@ -37,14 +38,15 @@ _ENGLISH_WAYS: tuple[tuple[Way, str], ...] = (
     ("former", f"the former(?: one| {{noun}}|{_ENDS})"),
     ("latter", f"the latter(?: one| {{noun}}|{_ENDS})"),
     ("all", "(?:the|my|these|those) (?:same )?{noun}s"),
-    ("noun", f"{_THE} (?:same |very |whole )?{{noun}}"),
+    ("noun", f"{_THE} (?:same |very |whole )?{{noun}}(?! (?:method|option|insurance))"),
     ("one", "that one|this one|the same one"),
-    ("all", "(?:them|those|these)(?! [a-z]+s\\b)"),
+    ("all", "(?:them|those|these)(?! (?:[a-z]+ )?[a-z]+s\\b)"),
     ("it", "(?:it|its|it's)(?!')"),
 )
 _PIECE = "[个個张張笔份件条单款]"
 _CHINESE_WAYS: tuple[tuple[Way, str], ...] = (
-    ("all", f"(?:这|那|上述)?(?:两|二|2){_PIECE}(?:都|全)?{{noun}}?|它们"),
+    ("both", f"(?:这|那|上述)?(?:两|二|2){_PIECE}(?:都|全)?{{noun}}?"),
+    ("all", "它们"),
     ("nth", f"第{{nth}}{_PIECE}{{noun}}?"),
     ("former", "前者"),
     ("latter", "后者"),
@@ -142,13 +144,16 @@ def _count(word: str) -> int:
 
 _ADJECTIVES = any_of(
     "nice great good fine ok okay possible impossible important helpful better best true raining easier hard",
-    "difficult necessary urgent like that just_that too_bad a_pity a_shame allowed normal alright time",
+    "difficult necessary urgent like that just_that too_bad a_pity a_shame allowed normal",
+    "alright time cheaper faster",
 )
 _EMPTY_AFTER = re.compile(
     r"\s*(?:(?:'s|is|was|will be|would be|'d be|has been|might be|seems?|looks?|sounds?|feels?)\s+"
     r"(?:\w+\s+){0,2}?"
-    rf"(?:{_ADJECTIVES})\b"
-    r"|(?:seems|appears|turns out|happens|depends|matters|makes sense|helps)\b|doesn't matter)"
+    rf"(?:{_ADJECTIVES})\b|(?:'s|is|was)\s+(?:the|an?|just|only|me|my)\b"
+    r"|(?:would (?:really |also )?)?"
+    r"(?:help|seem|appear|turn out|happen|depend|matter|make sense|mean)s?\b"
+    r"|doesn't matter|is (?:but|for now)\b)"
 )
 _EMPTY_BEFORE = re.compile(
     r"\b(?:got|appreciate|that is|that's|make|made|leave|mean|believe|hate|love|get|worth|take) $"

@@ -28,7 +28,7 @@ _SALIENCE = {
     "phone": 1,
     "email": 1,
     "url": 1,
-    "user": 1,
+    "user": 0,
     "date": 0,
     "amount": 0,
 }
@@ -119,12 +119,15 @@ def _choose(
         if phrase.way in {"noun", "it", "one"}:
             return _latest(same)
     else:
-        fitting = [mention for mention in pool if mention.entity.kind in hints]
+        # A person, a day or a sum of money is never "it", and no one asks for "the second one" of these.
         usual = [mention for mention in pool if _SALIENCE.get(mention.entity.kind, 2) > 0]
-        about = fitting or usual or list(pool)
+        fitting = [mention for mention in pool if mention.entity.kind in hints]
+        about = [mention for mention in fitting if mention in usual] or usual
+        if not about:
+            return (), ()
         if phrase.way in {"it", "one"}:
             return _latest(about, by_salience=True)
-        kind = _kind_of(phrase, usual or list(pool))
+        kind = _kind_of(phrase, usual)
         same = [mention for mention in pool if mention.entity.kind == kind]
     same.sort(key=lambda mention: mention.first)
     return _among(phrase, same)
@@ -168,9 +171,10 @@ def _among(phrase: Phrase, same: Sequence[Mention]) -> tuple[tuple[Entity, ...],
     if phrase.way in {"last", "former", "latter"}:
         enough = phrase.way == "last" or len(every) > 1
         return (every[-2 if phrase.way == "former" else -1 :][:1] if enough else (), ())
-    if phrase.way == "all":
+    if phrase.way in {"all", "both"}:
         latest = tuple(mention.entity for mention in same if mention.turn == by_recency[0].turn)
-        return (latest if len(latest) > 1 else every), ()
+        several = latest if len(latest) > 1 else every
+        return ((), recent) if phrase.way == "both" and len(several) > 2 else (several, ())
     return _but_the_latest(phrase, by_recency)
 
 
