@@ -48,11 +48,12 @@ def invalidate(
 
     What meets every condition given is removed, for running programs, too. At most one of --tag, --entity,
     --session, --user, --tenant, --model and --version. No model is loaded. Keys and values of prefixes
-    stay: they hold no answers, and a namespace keeps them from being served to others.
+    stay: they hold no answers, and a namespace keeps them from being served to others. With cluster_cache
+    they are removed from its servers, too, and every machine hears of it.
     """
     settings = load_for_model(yaml_file, flags)
     folder = response_folder(settings)
-    if folder is None:
+    if folder is None and settings.cluster is None:
         raise _refused("enable_persistence is off, so that answers are in the memory of the running program")
     named = [name for name, value in owners.items() if value is not None]
     if len(named) > 1:
@@ -63,7 +64,7 @@ def invalidate(
         raise _refused("say which answers: by an option, see --help, or else --everything")
     if wrong and (key is None or age is not None or named):
         raise _refused("--wrong reports the one answer with the key that --key gives")
-    if not folder.is_dir():  # looking must not make one
+    if settings.cluster is None and folder is not None and not folder.is_dir():  # looking must not make one
         click.echo(0)
         return
     with closing(open_response_cache(settings)) as cache:

@@ -50,7 +50,13 @@ class Commands:
         )
 
     def script(
-        self, text: str, keys: Sequence[bytes], arguments: Sequence[Any], *, acknowledge: bool = False
+        self,
+        text: str,
+        keys: Sequence[bytes],
+        arguments: Sequence[Any],
+        *,
+        acknowledge: bool = False,
+        lookup: bool = False,
     ) -> tuple[Any, int]:
         """Run a script on the server that holds its keys; return its reply, and how many have the change.
 
@@ -59,6 +65,7 @@ class Commands:
             keys: all in one slot.
             arguments: what it is given.
             acknowledge: whether to wait for as many copies as the link wants, for a second at the most.
+            lookup: a request is waiting: one try, with little time.
 
         Raises:
             StoreError: it could not be done in time. It may have been done all the same.
@@ -66,7 +73,8 @@ class Commands:
         return self.link.call(
             keys[0],
             lambda client: self._run_script(client, text, keys, arguments, acknowledge),
-            within_seconds=self._within_seconds,
+            within_seconds=0.0 if lookup else self._within_seconds,
+            lookup=lookup,
         )
 
     def _run_script(

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import redis
@@ -22,6 +21,7 @@ from axolotl_cache.stores.redis.address import Address, Host
 from axolotl_cache.stores.redis.breaker import Breaker
 from axolotl_cache.stores.redis.client import PASSING, make_client
 from axolotl_cache.stores.redis.layout import Layout, discover
+from axolotl_cache.stores.redis.stats import LinkReport
 
 V = TypeVar("V")
 
@@ -33,26 +33,6 @@ _WARN_AGAIN_SECONDS: Final = 60.0
 
 class StoreFullError(StoreError):
     """The servers take no more: they are at their memory limit, and evict nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class LinkReport:
-    """How things stand with the servers, for a person and for `/readyz`."""
-
-    is_up: bool
-    kind: str
-    """`single`, `sentinel` or `cluster`; empty before they were ever reached."""
-    server: str
-    """As `valkey 9.1.2`."""
-    primaries: tuple[str, ...]
-    copies_wanted: int
-    copies: int
-    """Copies that a write has now, the primary included; of the primary with the fewest."""
-    trouble: str
-    """What is wrong, and what follows from it; empty if nothing is."""
-    opened: int
-    """How often the circuit breaker has opened since the start."""
-    closed: int
 
 
 class Link:

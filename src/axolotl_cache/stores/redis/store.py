@@ -81,7 +81,7 @@ class RedisStore:
         self.erasures = 0
         self.acknowledged = self.unacknowledged = 0
         self._name, self._scope = space, scope
-        self._commands = Commands(link, within_seconds)
+        self.commands = Commands(link, within_seconds)
         self._mutex = RLock()
         self._uses = Uses(LruPolicy() if policy is None else policy, capacity)
         self._moved = MovedDates()
@@ -102,7 +102,7 @@ class RedisStore:
         Raises:
             StoreError: the servers were never reached, so that it is not known how keys are spread.
         """
-        layout = self._commands.layout()
+        layout = self.commands.layout()
         return Space(self._name, self._scope, CLUSTER_PARTITIONS if layout.kind == "cluster" else 1)
 
     @property
@@ -134,7 +134,7 @@ class RedisStore:
                 replies: list[Any] = pipe.execute()
                 return replies
 
-            content, told, rank = self._commands.run(index[0], read, lookup=lookup)
+            content, told, rank = self.commands.run(index[0], read, lookup=lookup)
             row = Row.parse(told)
             if content is None or row is None:
                 return None
@@ -161,7 +161,7 @@ class RedisStore:
         space = self.space
         member = space.member(key)
         rows = self._where(space, member)[1][1]
-        row = Row.parse(self._commands.run(rows, lambda client: client.hget(rows, member), lookup=lookup))
+        row = Row.parse(self.commands.run(rows, lambda client: client.hget(rows, member), lookup=lookup))
         if row is None:
             return None
         moved = self._moved.of(key, row.version)
@@ -172,7 +172,7 @@ class RedisStore:
         space = self.space
         member = space.member(key)
         gone = self._where(space, member)[1][5]
-        at_seconds: Any = self._commands.run(gone, lambda client: client.zscore(gone, member))
+        at_seconds: Any = self.commands.run(gone, lambda client: client.zscore(gone, member))
         return None if at_seconds is None else float(at_seconds)
 
     def keys(self) -> list[str]:
@@ -182,7 +182,7 @@ class RedisStore:
         space, found = self.space, []
         for partition in range(space.partitions):
             ranks = space.index(partition)[2]
-            found += self._commands.run(ranks, partial(_zrange, ranks))
+            found += self.commands.run(ranks, partial(_zrange, ranks))
         if space.partitions > 1:
             found.sort(key=lambda pair: pair[1])
         keys = (space.key(member) for member, _ in found)
@@ -196,7 +196,7 @@ class RedisStore:
         space = self.space
         for partition in range(space.partitions):
             meta = space.index(partition)[0]
-            changes, erased = self._commands.run(meta, partial(_hmget, meta))
+            changes, erased = self.commands.run(meta, partial(_hmget, meta))
             with self._mutex:
                 if self._erased.setdefault(partition, erased or b"") not in (erased or b"", b""):
                     self.erasures += 1
@@ -291,6 +291,35 @@ class RedisStore:
             self._uses.forget_keys()
         return ErasureReport(entries, 0, counted, left_in_files(self.link))
 
+    def run_script(self, text: str, keys: Sequence[bytes], arguments: Sequence[Any]) -> Any:
+        """Run a script on keys beside the entries, once, with the patience of a request.
+
+        Raises:
+            StoreError: it could not be run.
+        """
+        return self.commands.script(text, keys, arguments, lookup=True)[0]
+
+    def name_of(self, key: str) -> str:
+        """Return the name that a key has on the servers."""
+        return key
+
+    def key_of(self, name: str) -> str | None:
+        """Undo `name_of`."""
+        return name
+
+    def hide(self, text: str) -> str:
+        """Return a tag or a key as it may stand in an announcement."""
+        return text
+
+    def show(self, hidden: str) -> str:
+        """Undo `hide`."""
+        return hidden
+
+    @property
+    def redis(self) -> RedisStore:
+        """Where it is kept: here."""
+        return self
+
     def close(self) -> None:
         """Write down what was used, and let go of the servers. Closing twice is fine."""
         if self._closed:
@@ -310,7 +339,7 @@ class RedisStore:
 
     def check_invariants(self) -> None:
         """Raise AssertionError where index and entries disagree; for tests."""
-        check(self._commands, self.space, self.capacity, self.max_bytes)
+        check(self.commands, self.space, self.capacity, self.max_bytes)
 
     # Inside
 
@@ -324,7 +353,7 @@ class RedisStore:
         for partition in range(space.partitions):
             meta = space.index(partition)[0]
             name = f"{field}:{space.scope_text}"
-            total += int(self._commands.run(meta, partial(_hget, meta, name)) or 0)
+            total += int(self.commands.run(meta, partial(_hget, meta, name)) or 0)
         return total
 
     def _put(
@@ -351,7 +380,7 @@ class RedisStore:
             ),
             *(int(_judges(policy)), "" if token is None else token),
         )
-        return self._commands.script(scripts.PUT, [*index, space.fence(member)], arguments, acknowledge=True)
+        return self.commands.script(scripts.PUT, [*index, space.fence(member)], arguments, acknowledge=True)
 
     def _evict_by_policy(self, space: Space, spare: bytes, lowest: bytes) -> list[bytes]:
         """Evict whom the policy names in place of who has the lowest rank, until the bounds hold."""
@@ -373,7 +402,7 @@ class RedisStore:
                 replies: list[Any] = pipe.execute()
                 return replies
 
-            (entries, counted), two = self._commands.run(meta, look)
+            (entries, counted), two = self.commands.run(meta, look)
             others = [each for each in two if each != spare]
             fits = int(entries or 0) <= capacity and (bound is None or int(counted or 0) <= bound)
             if fits or not others:
@@ -451,7 +480,7 @@ class RedisStore:
             "" if version is None else f"{version:x}",
             *(int(expired), int(members is not None), int(erase), *(members or ())),
         )
-        reply, _ = self._commands.script(
+        reply, _ = self.commands.script(
             scripts.REMOVE, space.index(partition), arguments, acknowledge=remember or erase
         )
         before, has_changed, freed, removed = reply
@@ -481,10 +510,10 @@ class RedisStore:
                 for start in range(0, max(1, len(ranked)), 2 * _MANY):
                     some = ranked[start : start + 2 * _MANY]
                     head = (space.place(partition), self._new_nonce(), self._uses.policy.uses, len(some) // 2)
-                    self._commands.script(scripts.NOTE, space.index(partition), (*head, *some))
+                    self.commands.script(scripts.NOTE, space.index(partition), (*head, *some))
                 for start in range(0, len(dated), 3 * _MANY):
                     head = (space.place(partition), self._new_nonce(), self._uses.policy.uses, 0)
-                    self._commands.script(
+                    self.commands.script(
                         scripts.NOTE, space.index(partition), (*head, *dated[start : start + 3 * _MANY])
                     )
         except BaseException:
@@ -501,7 +530,7 @@ class RedisStore:
         policy = self._uses.policy
         for partition in range(space.partitions):
             meta = space.index(partition)[0]
-            policy.uses = max(policy.uses, int(self._commands.run(meta, partial(_hget, meta, "uses")) or 0))
+            policy.uses = max(policy.uses, int(self.commands.run(meta, partial(_hget, meta, "uses")) or 0))
         self._learnt_at = now
 
     def _new_nonce(self) -> int:
