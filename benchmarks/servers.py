@@ -71,8 +71,10 @@ class Server:
     def client(self, **options: Any) -> Any:
         """Return a client of it."""
         import redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
 
-        given = {"socket_timeout": 2, "socket_connect_timeout": 2} | options
+        given = {"socket_timeout": 2, "socket_connect_timeout": 2, "retry": Retry(NoBackoff(), 0)} | options
         return redis.Redis("127.0.0.1", self.port, **given)
 
     def kill(self) -> None:

@@ -262,6 +262,11 @@ class NearStore:
 
     # For those who look after it
 
+    @property
+    def redis(self) -> RedisStore:
+        """The store on the servers; sealed entries are sealed in it."""
+        return self._redis
+
     def stats(self) -> RemoteStats:
         """Return what was counted since this object was made."""
         return RemoteStats(
