@@ -12,7 +12,7 @@ from axolotl_cache.session import SqlQuery, SqlRecords
 DATABASE = Path(__file__).with_name("orders.sqlite3")
 
 
-def Orders():  # noqa: N802 - the YAML names it as if it were a class
+def Orders():
     """Return the provider: two queries, whose values the driver binds."""
     return SqlRecords(
         lambda: sqlite3.connect(f"{DATABASE.as_uri()}?mode=ro", uri=True),
