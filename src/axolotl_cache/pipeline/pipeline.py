@@ -90,7 +90,10 @@ class Pipeline:
 
     def answer(self, request: Request) -> Answer:
         """Return the whole answer at once."""
-        (answer,) = [part for part in self.stream(request) if isinstance(part, Answer)]
+        begun = self.begin(request)
+        if isinstance(begun, Answer):
+            return begun
+        (answer,) = [part for part in begun if isinstance(part, Answer)]
         return answer
 
     def stream(self, request: Request) -> Generator[Delta | Answer, None, None]:
@@ -106,6 +109,18 @@ class Pipeline:
             StreamDiverged: an equal request's computation failed half way, and began otherwise a second time.
             NotCached: it wants a stored answer or none, and there is none to serve.
         """
+        begun = self.begin(request)
+        if isinstance(begun, Answer):
+            yield Delta(begun.text, begun.logprobs, begun.served)
+            yield begun
+        else:
+            yield from begun
+
+    def begin(self, request: Request) -> Answer | Generator[Delta | Answer, None, None]:
+        """Return the answer that is stored, or what computes one: nothing is, before that is iterated.
+
+        For callers that must not wait: this does not, unless a disk does. Otherwise as `stream`.
+        """
         started = time.perf_counter()
         text = self.renderer.text(request)
         # Held to the end: a reload in the midst of an answer changes neither its weights nor its namespace.
@@ -115,17 +130,15 @@ class Pipeline:
         if exact is None:
             if request.cache_control.only_if_cached:
                 raise NotCached(OFF)
-            yield from self._compute(request, text, namespace, adapter, None, None, started)
-            return
+            return self._compute(request, text, namespace, adapter, None, None, started)
         question = exact.question(request, text, namespace)
         found = exact.look_up(question)
-        if request.cache_control.only_if_cached and isinstance(found, Miss):
-            raise NotCached(f"nothing stored can answer this request: {found.reason}")
         if isinstance(found, Entry):
-            yield from self._handed_out(self._stored(found, question, started))
-            return
+            return self._counted(self._stored(found, question, started))
+        if request.cache_control.only_if_cached:
+            raise NotCached(f"nothing stored can answer this request: {found.reason}")
         compute = partial(self._compute, request, text, namespace, adapter, question, found, started)
-        yield from self._shared(exact, question, compute, started) if question.may_be_shared else compute()
+        return self._shared(exact, question, compute, started) if question.may_be_shared else compute()
 
     def _handed_out(self, stored: Answer, told: str = "") -> Generator[Delta | Answer, None, None]:
         """Yield a stored answer to a reader that was told its beginning already."""
@@ -133,7 +146,7 @@ class Pipeline:
             raise StreamDiverged(
                 "an answer failed half way, and another is stored now; send the request again"
             )
-        yield Delta(stored.text[len(told) :], () if told else stored.logprobs)
+        yield Delta(stored.text[len(told) :], () if told else stored.logprobs, stored.served)
         yield self._counted(stored)
 
     def _shared(
@@ -159,7 +172,7 @@ class Pipeline:
                         return
                     first_at = first_at if told else time.perf_counter()
                     told += part.text
-                    yield part
+                    yield part if is_mine else replace(part, served=Served.HIT_EXACT)
             found = exact.look_up(question)
             if isinstance(found, Entry):
                 yield from self._handed_out(self._stored(found, question, started), told)
@@ -197,7 +210,7 @@ class Pipeline:
         answer = Answer(
             text=writing.text,
             finish_reason=writing.finish_reason,
-            served=Served.HIT_PREFIX if generation.cached_tokens else Served.MISS,
+            served=writing.served,
             usage=Usage(generation.prompt_tokens, generation.cached_tokens, writing.completion_tokens),
             ttft_seconds=(writing.first_at or now) - started,
             total_seconds=now - started,
