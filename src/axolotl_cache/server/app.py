@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -16,7 +15,7 @@ from starlette.routing import BaseRoute, Route
 from axolotl_cache.server.asked import CHAT, COMPLETIONS
 from axolotl_cache.server.exchange import Exchange, Receive, Scope, Send
 from axolotl_cache.server.openapi import document
-from axolotl_cache.server.refusal import Refusal
+from axolotl_cache.server.refusal import Refusal, refusal_of
 from axolotl_cache.server.service import Service
 
 _PREFIXES: Final = {CHAT: "chatcmpl", COMPLETIONS: "cmpl"}
@@ -32,13 +31,12 @@ class App:
 
     def __init__(self, service: Service, routes: Sequence[BaseRoute] = ()) -> None:
         self.service = service
-        self._started = int(time.time())
 
         @asynccontextmanager
         async def lifespan(_: Starlette) -> AsyncIterator[None]:
             yield
             service.is_draining = True
-            service.backend.close()
+            await service.backend.close()
 
         own = [
             Route("/v1/models", self._models, methods=["GET"]),
@@ -50,7 +48,7 @@ class App:
         self._others = Starlette(
             routes=[*own, *routes],
             lifespan=lifespan,
-            exception_handlers={HTTPException: _http_error, Exception: _failure},
+            exception_handlers={Refusal: _refused, HTTPException: _http_error, Exception: _failure},
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -69,19 +67,14 @@ class App:
             await exchange.refuse(refusal)
 
     async def _models(self, request: Request) -> Response:
-        data = [self._entry(name) for name in self.service.backend.model_names]
-        return JSONResponse({"object": "list", "data": data})
+        return JSONResponse({"object": "list", "data": await self.service.backend.models()})
 
     async def _model(self, request: Request) -> Response:
         name = request.path_params["name"]
-        if name not in self.service.backend.model_names:
-            raise HTTPException(
-                404, f"there is no model {name[:100]!r} here; /v1/models lists those there are"
-            )
-        return JSONResponse(self._entry(name))
-
-    def _entry(self, name: str) -> dict[str, Any]:
-        return {"id": name, "object": "model", "created": self._started, "owned_by": "axolotl-cache"}
+        found = [model for model in await self.service.backend.models() if model["id"] == name]
+        if not found:
+            raise Refusal(404, f"there is no model {name[:100]!r} here; /v1/models lists what there is")
+        return JSONResponse(found[0])
 
     async def _healthz(self, request: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -89,23 +82,25 @@ class App:
     async def _readyz(self, request: Request) -> Response:
         if self.service.is_draining:
             return JSONResponse({"status": "draining"}, 503)
+        if not self.service.backend.is_ready:
+            return JSONResponse({"status": "failed"}, 503)
         return JSONResponse({"status": "ok"})
 
     async def _openapi(self, request: Request) -> Response:
         return JSONResponse(document())
 
 
+async def _refused(request: Request, error: Exception) -> Response:
+    refusal = refusal_of(error)
+    return Response(refusal.body, refusal.status, dict(refusal.headers), media_type="application/json")
+
+
 async def _http_error(request: Request, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    detail = error.detail if isinstance(error, HTTPException) else "the server failed"
-    headers = dict(getattr(error, "headers", None) or {})
-    refusal = Refusal(
-        status, detail if detail != "Not Found" else f"there is nothing at {request.url.path[:200]}"
-    )
-    return Response(refusal.body, status, headers, media_type="application/json")
+    if not isinstance(error, HTTPException):
+        return await _failure(request, error)
+    message = error.detail if error.status_code != 404 else f"there is nothing at {request.url.path[:200]}"
+    return await _refused(request, Refusal(error.status_code, message, headers=error.headers or {}))
 
 
 async def _failure(request: Request, error: Exception) -> Response:
-    return Response(
-        Refusal(500, "the server failed; its log says why").body, 500, media_type="application/json"
-    )
+    return await _refused(request, Refusal(500, "the server failed; its log says why"))

@@ -84,10 +84,10 @@ def read(route: str, body: bytes, headers: Mapping[str, str], tenant: str, rules
         sampling=_sampling(sent, rules),
         cache_control=cache_control(headers, rules.control),
         tenant=tenant,
-        principal=_name(headers, PRINCIPAL_HEADER),
-        session=_name(headers, SESSION_HEADER),
+        principal=name_in(headers, PRINCIPAL_HEADER),
+        session=name_in(headers, SESSION_HEADER),
         route=route,
-        tags=_tags(headers),
+        tags=tags_in(headers),
         adapter=adapter,
     )
     prompts = [base] if isinstance(sent, ChatRequest) else []
@@ -156,12 +156,18 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _tags(headers: Mapping[str, str]) -> tuple[str, ...]:
+def tags_in(headers: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the tags that a request's answer is to have."""
     header = headers.get(TAGS_HEADER)
     return tuple(tag.strip() for tag in header.split(",") if tag.strip()) if header else ()
 
 
-def _name(headers: Mapping[str, str], header: str) -> str:
+def name_in(headers: Mapping[str, str], header: str) -> str:
+    """Return the name in a header, or "".
+
+    Raises:
+        RequestError: it is too long for one.
+    """
     name = headers.get(header, "")
     if len(name) > _LONGEST_NAME_CHARACTERS:
         raise RequestError(f"{header} has {len(name)} characters; at most {_LONGEST_NAME_CHARACTERS}")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Generator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import Any
 
 from axolotl_cache.pipeline import Pipeline
 from axolotl_cache.request import Answer, Delta, Request
@@ -145,6 +147,7 @@ class EngineBackend:
         self.pipeline = pipeline
         self.rules = rules
         self.computing = Computing(most_running)
+        self._started = int(time.time())
         self.fingerprint = f"fp_{pipeline.namespace.digest[:12]}"
 
     def begin(self, route: str, body: bytes, headers: dict[str, str], tenant: str) -> EngineWork:
@@ -159,10 +162,16 @@ class EngineBackend:
         return EngineWork(asked, self, begun, [None] * len(begun))
 
     @property
-    def model_names(self) -> tuple[str, ...]:
-        """What requests may name as their model."""
-        return (self.rules.model, *self.rules.adapters)
+    def is_ready(self) -> bool:
+        """Whether requests should be sent here."""
+        return True
 
-    def close(self) -> None:
+    async def models(self) -> list[dict[str, Any]]:
+        """Return what requests may name as their model, as OpenAI lists it."""
+        names = (self.rules.model, *self.rules.adapters)
+        head = {"object": "model", "created": self._started, "owned_by": "axolotl-cache"}
+        return [{"id": name} | head for name in names]
+
+    async def close(self) -> None:
         """Wait for what runs."""
-        self.computing.close()
+        await asyncio.to_thread(self.computing.close)

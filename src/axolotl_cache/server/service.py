@@ -44,11 +44,14 @@ class Backend(Protocol):
         """Read a request, and look up what is stored."""
 
     @property
-    def model_names(self) -> tuple[str, ...]:
-        """What requests may name as their model."""
+    def is_ready(self) -> bool:
+        """Whether requests should be sent here."""
 
-    def close(self) -> None:
-        """Let go of everything."""
+    async def models(self) -> list[dict[str, Any]]:
+        """Return what requests may name as their model, as OpenAI lists it."""
+
+    async def close(self) -> None:
+        """Wait for what runs, and let go of everything."""
 
 
 class Service:

@@ -21,7 +21,7 @@ from axolotl_cache.server.service import Service
 
 
 @contextmanager
-def running(app, grace_seconds=5):
+def serve_app(app, grace_seconds=5):
     """Serve an application; give its URL."""
     listening = listen("127.0.0.1", 0)
     server = make_server(app, grace_seconds=grace_seconds, stopping=lambda: None)
@@ -34,6 +34,12 @@ def running(app, grace_seconds=5):
         server.should_exit = True
         thread.join()
         listening.close()
+
+
+@pytest.fixture(scope="package")
+def running():
+    """Serve an application within a `with` block; it gives the URL."""
+    return serve_app
 
 
 @pytest.fixture(scope="package")
@@ -82,7 +88,7 @@ def serve_model(loaded, memo):
             rules = {"control": CacheControl(truncated=True)} | rules
             backend = EngineBackend(pipeline, Rules("small", **rules), most_running=limits.most_running)
             service = Service(backend, limits)
-            return Served(stack.enter_context(running(App(service))), pipeline, service)
+            return Served(stack.enter_context(serve_app(App(service))), pipeline, service)
 
         yield start
 
