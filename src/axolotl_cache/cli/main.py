@@ -17,6 +17,7 @@ COMMANDS: Final = {
         "Answer prompts with a model, through the caches.",
     ),
     "serve": ("axolotl_cache.cli.serve:serve", "Serve a model to OpenAI's clients, through the caches."),
+    "keys": ("axolotl_cache.cli.keys:keys", "Make, list and remove the API keys of a server's tenants."),
     "bench": (
         "axolotl_cache.cli.bench:bench",
         "Measure your model and your requests with the cache off and on.",

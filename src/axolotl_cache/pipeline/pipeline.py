@@ -22,12 +22,13 @@ from axolotl_cache.engine.generation import Generation
 from axolotl_cache.engine.prompt import PromptRenderer
 from axolotl_cache.engine.sampling import check_sampling
 from axolotl_cache.erasure import ErasureReport
-from axolotl_cache.errors import CapacityError, NotCached, RequestError, StreamDiverged
+from axolotl_cache.errors import CapacityError, NotCached, RequestCancelled, RequestError, StreamDiverged
 from axolotl_cache.namespace import Namespace
 from axolotl_cache.pipeline.erase import erase_everywhere
 from axolotl_cache.pipeline.exact import OFF, ExactTier, Question
 from axolotl_cache.pipeline.prefix_miss import PREFIX_OFF, prefix_miss
 from axolotl_cache.pipeline.shared_stream import SharedStreams
+from axolotl_cache.pipeline.stop import Stop
 from axolotl_cache.pipeline.stored import from_entry
 from axolotl_cache.pipeline.totals import Totals
 from axolotl_cache.pipeline.writing import Writing
@@ -116,11 +117,19 @@ class Pipeline:
         else:
             yield from begun
 
-    def begin(self, request: Request) -> Answer | Generator[Delta | Answer, None, None]:
+    def begin(
+        self, request: Request, stop: Stop | None = None
+    ) -> Answer | Generator[Delta | Answer, None, None]:
         """Return the answer that is stored, or what computes one: nothing is, before that is iterated.
 
         For callers that must not wait: this does not, unless a disk does. Otherwise as `stream`.
+
+        Args:
+            request: as it came.
+            stop: set, from any thread, to end at once what is computed for this request alone; whoever
+                iterates then gets RequestCancelled.
         """
+        stop = stop or Stop()
         started = time.perf_counter()
         text = self.renderer.text(request)
         # Held to the end: a reload in the midst of an answer changes neither its weights nor its namespace.
@@ -130,7 +139,7 @@ class Pipeline:
         if exact is None:
             if request.cache_control.only_if_cached:
                 raise NotCached(OFF)
-            return self._compute(request, text, namespace, adapter, None, None, started)
+            return self._compute(request, text, namespace, adapter, None, None, started, stop)
         question = exact.question(request, text, namespace)
         found = exact.look_up(question)
         if isinstance(found, Entry):
@@ -138,7 +147,9 @@ class Pipeline:
         if request.cache_control.only_if_cached:
             raise NotCached(f"nothing stored can answer this request: {found.reason}")
         compute = partial(self._compute, request, text, namespace, adapter, question, found, started)
-        return self._shared(exact, question, compute, started) if question.may_be_shared else compute()
+        if question.may_be_shared:
+            return self._shared(exact, question, compute, started, stop)
+        return compute(stop)
 
     def _handed_out(self, stored: Answer, told: str = "") -> Generator[Delta | Answer, None, None]:
         """Yield a stored answer to a reader that was told its beginning already."""
@@ -153,14 +164,17 @@ class Pipeline:
         self,
         exact: ExactTier,
         question: Question,
-        compute: Callable[[], Generator[Delta | Answer, None, None]],
+        compute: Callable[[Stop], Generator[Delta | Answer, None, None]],
         started: float,
+        stop: Stop,
     ) -> Generator[Delta | Answer, None, None]:
         """Yield an answer that is computed once for all who ask for it now."""
         told, first_at = "", started
         while True:
             # Looked up again where a computation begins: another may have ended meanwhile.
-            parts = self._under_way.read(question.key, lambda: None if exact.holds(question) else compute())
+            parts = self._under_way.read(
+                question.key, lambda nobody: None if exact.holds(question) else compute(nobody), stop
+            )
             with closing(parts):
                 for part, is_mine in parts:
                     if isinstance(part, Answer):
@@ -191,15 +205,17 @@ class Pipeline:
         question: Question | None,
         response_miss: Miss | None,
         started: float,
+        stop: Stop,
     ) -> Generator[Delta | Answer, None, None]:
         """Yield an answer that the engine computes, and store it if it may be."""
         ended = FAILED
         try:
             generation = self._generate(request, text, namespace, adapter)
+            stop.tell(generation.close)
             writing = Writing(self.renderer, generation, request.sampling)
             yield from writing.deltas()
             ended = ""
-        except GeneratorExit:
+        except (GeneratorExit, RequestCancelled):
             ended = ABORTED
             raise
         finally:

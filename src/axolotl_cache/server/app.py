@@ -67,9 +67,11 @@ class App:
             await exchange.refuse(refusal)
 
     async def _models(self, request: Request) -> Response:
+        self.service.doors.tenant(request.headers)
         return JSONResponse({"object": "list", "data": await self.service.backend.models()})
 
     async def _model(self, request: Request) -> Response:
+        self.service.doors.tenant(request.headers)
         name = request.path_params["name"]
         found = [model for model in await self.service.backend.models() if model["id"] == name]
         if not found:

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
+from axolotl_cache.pipeline.stop import Stop
 from axolotl_cache.request import Answer, Delta
 
 Parts = Generator[Delta | Answer, None, None]
@@ -25,11 +26,12 @@ class Computing:
     def __init__(self, most: int) -> None:
         self._threads = ThreadPoolExecutor(most, thread_name_prefix="request")
 
-    async def read(self, parts: Parts, *, pieces: bool) -> AsyncGenerator[Delta | Answer, None]:
+    async def read(self, parts: Parts, stop: Stop, *, pieces: bool) -> AsyncGenerator[Delta | Answer, None]:
         """Yield what a generator yields; leaving early has it closed.
 
         Args:
             parts: read in a thread of its own.
+            stop: ends it, wherever it waits.
             pieces: False leaves out all but the answer.
         """
         loop = asyncio.get_running_loop()
@@ -60,6 +62,7 @@ class Computing:
                 yield part
         finally:
             left.set()
+            stop.set()
             await asyncio.shield(reading)
 
     def close(self) -> None:

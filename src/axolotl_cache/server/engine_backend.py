@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from axolotl_cache.pipeline import Pipeline
+from axolotl_cache.pipeline.stop import Stop
 from axolotl_cache.request import Answer, Delta, Request
 from axolotl_cache.server.asked import Asked, Rules, read
 from axolotl_cache.server.computing import Computing
@@ -31,6 +32,7 @@ class EngineWork:
     asked: Asked
     backend: EngineBackend
     begun: Sequence[Begun]
+    stops: Sequence[Stop]
     answers: list[Answer | None] = field(default_factory=list)
 
     @property
@@ -76,7 +78,7 @@ class EngineWork:
         if isinstance(begun, Answer):
             self.answers[index] = begun
             return
-        async with aclosing(self.backend.computing.read(begun, pieces=False)) as parts:
+        async with aclosing(self.backend.computing.read(begun, self.stops[index], pieces=False)) as parts:
             async for part in parts:
                 if isinstance(part, Answer):
                     self.answers[index] = part
@@ -119,7 +121,7 @@ class EngineWork:
             pieces.put_nowait((index, Delta(begun.text, begun.logprobs, begun.served)))
             pieces.put_nowait((index, begun))
             return
-        async with aclosing(self.backend.computing.read(begun, pieces=True)) as parts:
+        async with aclosing(self.backend.computing.read(begun, self.stops[index], pieces=True)) as parts:
             async for part in parts:
                 pieces.put_nowait((index, part))
 
@@ -158,8 +160,9 @@ class EngineBackend:
         """
         asked = read(route, body, headers, tenant, self.rules)
         # Greedy choices are equal: whoever computes one has computed all.
-        begun: list[Begun] = [self.pipeline.begin(request) for request in asked.requests]
-        return EngineWork(asked, self, begun, [None] * len(begun))
+        stops = [Stop() for _ in asked.requests]
+        begun: list[Begun] = list(map(self.pipeline.begin, asked.requests, stops))
+        return EngineWork(asked, self, begun, stops, [None] * len(begun))
 
     @property
     def is_ready(self) -> bool:

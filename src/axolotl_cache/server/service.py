@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+import time
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Final, Protocol
 
-from axolotl_cache.request import Answer, Request
+from axolotl_cache.request import Answer, Request, Served
 from axolotl_cache.server.admission import Admission
+from axolotl_cache.server.doors import Doors
 from axolotl_cache.server.exchange import ClientLeft, Exchange
 from axolotl_cache.server.limits import Limits
+from axolotl_cache.server.quotas import Quotas
 from axolotl_cache.server.refusal import CLIENT_LEFT, Refusal, deadline_passed, refusal_of
 
 LOGGER: Final = logging.getLogger("axolotl_cache.server")
@@ -60,11 +63,17 @@ class Service:
     Args:
         backend: what answers.
         limits: what is taken on.
+        doors: who may come in.
+        clock: monotonic seconds, for quotas.
     """
 
-    def __init__(self, backend: Backend, limits: Limits) -> None:
+    def __init__(
+        self, backend: Backend, limits: Limits, doors: Doors, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.backend = backend
         self.limits = limits
+        self.doors = doors
+        self.quotas = Quotas(clock)
         self.admission = Admission(limits.most_running, limits.most_waiting)
         self.is_draining = False
 
@@ -86,16 +95,21 @@ class Service:
                 await exchange.refuse(refusal)
 
     async def _serve(self, exchange: Exchange) -> None:
-        tenant = ""
+        tenant = self.doors.tenant(exchange.headers)
         kind = exchange.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind not in _JSON_TYPES:
             raise Refusal(415, "send the body as JSON, with `Content-Type: application/json`")
         body = await exchange.body(self.limits.most_body_bytes)
-        work = self.backend.begin(exchange.path, body, exchange.headers, tenant)
+        self.quotas.take(tenant)
+        work = self.backend.begin(exchange.path, body, exchange.headers, tenant.name)
         if work.places == 0:
             await work.hand_out(exchange)
             return
-        await self._while_there(exchange, self._computed(exchange, work, tenant))
+        try:
+            await self._while_there(exchange, self._computed(exchange, work, tenant.name))
+        finally:
+            if tenant.tokens_per_minute is not None:
+                self.quotas.charge(tenant, sum(_computed_tokens(answer) for _, answer in work.accounts))
 
     async def _computed(self, exchange: Exchange, work: Work, tenant: str) -> None:
         seconds = self._deadline_seconds(exchange)
@@ -133,6 +147,12 @@ class Service:
         finally:
             working.cancel()
             gone.cancel()
+
+
+def _computed_tokens(answer: Answer) -> int:
+    if answer.served in (Served.HIT_EXACT, Served.HIT_SEMANTIC):
+        return 0
+    return answer.usage.computed_tokens + answer.usage.completion_tokens
 
 
 def _first(error: Exception) -> Exception:

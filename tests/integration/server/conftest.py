@@ -14,6 +14,7 @@ from axolotl_cache.pipeline import Pipeline
 from axolotl_cache.request import CacheControl
 from axolotl_cache.server.app import App
 from axolotl_cache.server.asked import Rules
+from axolotl_cache.server.doors import Doors
 from axolotl_cache.server.engine_backend import EngineBackend
 from axolotl_cache.server.limits import Limits
 from axolotl_cache.server.run import address_of, listen, make_server
@@ -70,7 +71,7 @@ def serve_model(loaded, memo):
     """Start servers; all end together."""
     with ExitStack() as stack:
 
-        def start(limits=None, **rules):
+        def start(limits=None, keys=None, **rules):
             limits = limits or Limits()
             engine = Engine(
                 loaded.model,
@@ -87,7 +88,7 @@ def serve_model(loaded, memo):
             # The small model's answers have no end of their own.
             rules = {"control": CacheControl(truncated=True)} | rules
             backend = EngineBackend(pipeline, Rules("small", **rules), most_running=limits.most_running)
-            service = Service(backend, limits)
+            service = Service(backend, limits, Doors(keys))
             return Served(stack.enter_context(serve_app(App(service))), pipeline, service)
 
         yield start

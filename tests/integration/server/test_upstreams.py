@@ -13,6 +13,7 @@ from axolotl_cache import SmartInferenceCache
 from axolotl_cache.request import CacheControl
 from axolotl_cache.response.ttl_rules import TtlPolicy
 from axolotl_cache.server.app import App
+from axolotl_cache.server.doors import Doors
 from axolotl_cache.server.limits import Limits
 from axolotl_cache.server.service import Service
 from axolotl_cache.server.upstream_backend import Terms, UpstreamBackend
@@ -116,7 +117,7 @@ def backend(stubs):
 
 @pytest.fixture
 def client(backend, running):
-    service = Service(backend, Limits())
+    service = Service(backend, Limits(), Doors(None))
     with (
         running(App(service)) as url,
         openai.OpenAI(base_url=f"{url}/v1", api_key="k", max_retries=0) as client,
