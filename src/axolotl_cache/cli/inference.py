@@ -248,7 +248,9 @@ def _open(
         hide_progress()
     loaded = load(settings, report)
     with ExitStack() as undo:
-        response = undo.enter_context(closing(open_response_cache(settings))) if caching else None
+        response = (
+            undo.enter_context(closing(open_response_cache(settings, report=report))) if caching else None
+        )
         progress = undo.enter_context(steps_bar("computing system prompts", quiet=quiet))
         pipeline = open_pipeline(
             settings,
