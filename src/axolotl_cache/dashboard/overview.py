@@ -110,7 +110,7 @@ def _summary(served: dict[str, Tally], failures: int, line: tuple[float, float] 
 
 
 def _mean_without(served: dict[str, Tally], line: tuple[float, float] | None) -> float | None:
-    """Return the mean time to first token if all had been computed: misses as measured, hits by the line that was learned."""
+    """Return the mean time to first token if all had been computed: misses as measured, hits by the line."""
     requests = sum(tally.requests for tally in served.values())
     if not requests:
         return None

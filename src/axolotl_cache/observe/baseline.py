@@ -13,9 +13,9 @@ _FADE: Final = 0.995
 class Baseline:
     """A line through the computed answers: seconds to the first token = a + b * computed prompt tokens.
 
-    By least squares, over misses, whose whole prompt was computed, and prefix hits, of which a part was. Older
-    ones fade, as machines and loads change. Both coefficients are kept from below 0, so that a prompt
-    is never said to take less than nothing.
+    By least squares, over misses, whose whole prompt was computed, and prefix hits, of which a part was.
+    Older ones fade, as machines and loads change. Both coefficients are kept from below 0, so that no prompt
+    is said to take less than nothing.
     """
 
     __slots__ = ("_tokens", "_tokens_seconds", "_tokens_squared", "_total_seconds", "_weight", "computed")

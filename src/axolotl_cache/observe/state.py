@@ -104,7 +104,7 @@ class PrefixView:
     references: int
     """Running requests that use it."""
     tokens: tuple[int, ...]
-    """Its first block's ids."""
+    """The ids it begins with."""
     block_bytes: int
     text: str = ""
     """Its beginning, where texts may be shown."""

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from axolotl_cache.prefix.tree import _Node
+
+
+SHOWN_BLOCKS: Final = 4
+"""Of a run's token ids, so many blocks are handed out: enough to recognise it by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +33,7 @@ class Run:
     is_pinned: bool
     references: int
     tokens: tuple[int, ...]
-    """The ids of its first block."""
+    """The ids it begins with, of `SHOWN_BLOCKS` blocks at the most."""
     block_bytes: int
 
 
@@ -43,6 +47,7 @@ class _Growing:
     start_blocks: int
     blocks: int = 0
     subtree_blocks: int = 0
+    keys: list[bytes] = field(default_factory=list)
 
 
 def find_runs(roots: Mapping[str, _Node[Any]], *, limit: int, most_blocks: int, now: float) -> list[Run]:
@@ -71,6 +76,8 @@ def _walked(roots: Mapping[str, _Node[Any]], most_blocks: int) -> list[_Growing]
         found.append(run)
         while True:
             run.blocks += 1
+            if run.blocks <= SHOWN_BLOCKS:
+                run.keys.append(node.key)
             seen += 1
             following = list(node.children.values())
             if len(following) != 1 or not _is_alike(node, following[0]) or seen >= most_blocks:
@@ -97,6 +104,6 @@ def _shown(number: int, run: _Growing, now: float) -> Run:
         age_seconds=max(now - head.used_at_seconds, 0.0),
         is_pinned=head.pinned,
         references=head.references,
-        tokens=tuple(memoryview(head.key).cast("I")),
+        tokens=tuple(memoryview(b"".join(run.keys)).cast("I")),
         block_bytes=head.payload.nbytes if head.payload is not None else 0,
     )
