@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from axolotl_cache.clock import Clock, wall_clock
 from axolotl_cache.errors import AxolotlCacheError, StoreError
 from axolotl_cache.namespace import Namespace
 from axolotl_cache.observe.block_hashes import Chain, chain_of_text, chain_of_tokens, read_or_make_secret
@@ -42,6 +43,7 @@ class RequestLog:
             pipeline.engine.block_size)`; None hashes their text.
         settings: what is in force, for the line that each opening of the log writes.
         secret: keys the hashes; None is this machine's own.
+        clock: seconds since the epoch, for that line.
         report: gets one line when the file can't be written, and when it can again.
 
     Raises:
@@ -56,6 +58,7 @@ class RequestLog:
         cutter: Cutter | None = None,
         settings: Mapping[str, Any] | None = None,
         secret: bytes | None = None,
+        clock: Clock = wall_clock,
         report: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._path = path
@@ -63,6 +66,7 @@ class RequestLog:
         self._cutter = cutter
         self._settings = dict(settings or {})
         self._secret = secret if secret is not None else read_or_make_secret()
+        self._clock = clock
         self._report = report
         self._waiting: queue.Queue[tuple[Record, Request | None, Answer | None] | None] = queue.Queue(
             _MOST_WAITING
@@ -107,9 +111,10 @@ class RequestLog:
     def _append(self, lines: list[str]) -> None:
         try:
             self._follow_moves()
-            if not self._is_begun:
-                lines.insert(0, self._first_line())
-            content = memoryview("".join(lines).encode("utf-8", "backslashreplace"))
+            first = [] if self._is_begun else [self._first_line()]
+            # A disk that filled up may have taken half a line: what follows begins on a line of its own.
+            torn = ["\n"] if self._is_failing else []
+            content = memoryview("".join([*torn, *first, *lines]).encode())
             while content:
                 content = content[os.write(self._file, content) :]
         except (OSError, StoreError) as error:
@@ -147,7 +152,8 @@ class RequestLog:
 
     def _first_line(self) -> str:
         size = self._cutter.block_size if self._cutter else 0
-        return _json({"v": VERSION, "event": "start", "settings": self._settings | {"block_size": size}})
+        first = {"v": VERSION, "event": "start", "time": self._clock()}
+        return _json(first | {"settings": self._settings | {"block_size": size}})
 
     def _line(self, record: Record, request: Request | None, answer: Answer | None) -> str:
         found = _numbers(record)
@@ -238,4 +244,4 @@ def _text(request: Request) -> dict[str, Any]:
 
 
 def _json(found: Mapping[str, Any]) -> str:
-    return json.dumps(found, ensure_ascii=False, separators=(",", ":"), default=str) + "\n"
+    return json.dumps(found, separators=(",", ":"), default=str) + "\n"
