@@ -25,7 +25,9 @@ class Watched:
             TierState("response_memory", "answers", 50, None, 2, 2000, expired=4),
         )
         nodes = (NodeState("a", memory_bytes=10**6),)
-        return State(tiers, 2, 5, EngineState(9, 100, 50, 0.5, 2.5, 8, 6, 32), nodes, "invariant", 32, {"prefix": True})
+        return State(
+            tiers, 2, 5, EngineState(9, 100, 50, 0.5, 2.5, 8, 6, 32), nodes, "invariant", 32, {"prefix": True}
+        )
 
     def prefixes(self, limit):
         return []
@@ -103,8 +105,10 @@ def test_a_tenant_sees_its_own_figures_and_nobody_elses():
     theirs = tenant_exposition(observer, "azure")
     assert b"crimson" not in theirs
     assert {name for name, _ in samples(theirs)} <= {
-        PREFIX + "tenant_requests_total", PREFIX + "tenant_request_failures_total", PREFIX + "tenant_tokens_total",
-    }  # fmt: skip
+        PREFIX + "tenant_requests_total",
+        PREFIX + "tenant_request_failures_total",
+        PREFIX + "tenant_tokens_total",
+    }
     assert samples(theirs)[PREFIX + "tenant_tokens_total", (("kind", "prompt"), ("tenant", "azure"))] == 100
     assert b"crimson" in exposition(observer), "the operator sees all: else the check above would say nothing"
     assert samples(tenant_exposition(observer, "stranger")) == {}

@@ -44,7 +44,9 @@ def written(path: Path, requests, **options) -> list[dict]:
     log = RequestLog(path, secret=b"k" * 32, **({"cutter": cutter()} | options))
     observer = Observer(log=log, clock=ManualClock(START))
     for n, request in enumerate(requests):
-        observer.finished(request, ANSWER, Call(f"r{n}", START, "/v1/chat/completions", "m", queue_seconds=0.1))
+        observer.finished(
+            request, ANSWER, Call(f"r{n}", START, "/v1/chat/completions", "m", queue_seconds=0.1)
+        )
     observer.close()
     return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -53,7 +55,9 @@ def test_a_line_has_the_documented_fields_and_no_other(tmp_path):
     page = PAGE.read_text()
     table = page[page.index("## A line") :]
     documented = {
-        name for row in re.findall(r"^\| (`[^|]+`) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)
+        name
+        for row in re.findall(r"^\| (`[^|]+`) \|", table, re.MULTILINE)
+        for name in re.findall(r"`(\w+)`", row)
     }
     tools = ({"type": "function", "function": {"name": "find"}},)
     start, line = written(tmp_path / "log", [asked(tools=tools)], with_text=True)
@@ -72,7 +76,9 @@ def test_by_default_no_text_is_written(tmp_path):
     for secret in (SECRET_TEXT, "4711", "own words", "another's text", "private stop"):
         assert secret not in content
     written(tmp_path / "told", [asked()], with_text=True)
-    assert SECRET_TEXT in (tmp_path / "told").read_text(), "with text it is there: the check above looks right"
+    assert SECRET_TEXT in (tmp_path / "told").read_text(), (
+        "with text it is there: the check above looks right"
+    )
 
 
 def test_the_file_is_the_users_alone(tmp_path):

@@ -28,9 +28,14 @@ def spans_of(use):
 
 def test_a_span_has_the_numbers_of_its_request_and_the_clients_trace():
     request = Request(
-        messages=(Message("user", "secret words"),), session="s1", tenant="t", sampling=Sampling(temperature=0.5, seed=3)
+        messages=(Message("user", "secret words"),),
+        session="s1",
+        tenant="t",
+        sampling=Sampling(temperature=0.5, seed=3),
     )
-    answer = Answer("the answer", "stop", Served.HIT_PREFIX, Usage(100, 64, 10), 0.5, 2.0, saved=Saved(64, 0.3))
+    answer = Answer(
+        "the answer", "stop", Served.HIT_PREFIX, Usage(100, 64, 10), 0.5, 2.0, saved=Saved(64, 0.3)
+    )
     call = Call("r1", START, "/v1/chat/completions", "m", queue_seconds=0.25, traceparent=PARENT)
     (span,) = spans_of(lambda observer: observer.finished(request, answer, call))
     assert span.name == "chat m"
