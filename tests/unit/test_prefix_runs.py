@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from axolotl_cache.clock import ManualClock
-from axolotl_cache.prefix import PrefixTree
+from axolotl_cache.prefix import Fence, PrefixTree
 from axolotl_cache.prefix.runs import SHOWN_BLOCKS, find_runs
 
 BLOCK = 2
@@ -67,6 +67,12 @@ def test_pins_namespaces_and_memory():
     assert {text: (run.is_pinned, run.namespace, run.block_bytes) for text, run in runs.items()} == {
         "aabb": (True, "n", 10), "cc": (False, "n", 10), "zz": (False, "other", 10),
     }  # fmt: skip
+
+
+def test_blocks_behind_a_fence_show_their_tokens_and_not_the_fences_name():
+    held = tree()
+    keep(held, "aabb", fences=(Fence(2, "a principal"),))
+    assert [shown(run) for run in held.runs(5)] == ["aabb"]
 
 
 def test_only_the_largest_and_the_hottest_are_handed_out():
@@ -142,4 +148,4 @@ def test_looking_while_the_tree_changes_never_fails():
     stop.set()
     looker.join()
     assert not failed
-    assert find_runs({}, limit=3, most_blocks=10, now=0.0) == []
+    assert find_runs({}, block_bytes=8, limit=3, most_blocks=10, now=0.0) == []
