@@ -16,7 +16,9 @@ from axolotl_cache.dashboard.mask import mask_of_one
 from axolotl_cache.engine.engine import Engine
 from axolotl_cache.engine.loader import load_model
 from axolotl_cache.engine.prompt import PromptRenderer
+from axolotl_cache.errors import StoreError
 from axolotl_cache.observe import Call, Failure, Observer, RequestLog, pipeline_source
+from axolotl_cache.observe.exposition import exposition
 from axolotl_cache.observe.request_log import Cutter
 from axolotl_cache.pipeline import Pipeline
 from axolotl_cache.request import CacheControl, Message, Request, Sampling
@@ -234,6 +236,24 @@ def test_the_prefix_tree_is_shown_with_whose_it_is(client, pipeline):
     assert first["hits"] == 1
     assert "bank" in first["text"]
     assert sum(p["blocks"] for p in found["prefixes"]) == pipeline.engine.prefix_stats.held_blocks
+
+
+def test_a_tier_that_cant_be_asked_takes_no_other_figure_with_it(observer, pipeline, client, monkeypatch):
+    class Away:
+        kind, max_bytes, held_blocks = "redis", 10**9, 0
+
+        @property
+        def held_bytes(self):
+            raise StoreError("the servers can't be reached")
+
+    monkeypatch.setattr(type(pipeline.engine), "lower_tiers", (Away(),))
+    text = exposition(observer).decode()
+    assert 'axolotl_cache_tier_up{tier="prefix_redis"} 0.0' in text
+    assert 'axolotl_cache_tier_bytes{tier="prefix_redis"}' not in text
+    assert 'axolotl_cache_tier_bytes{tier="prefix_memory"}' in text
+    tiers = {tier["name"]: tier["is_up"] for tier in read(client, "dashboard/api/overview")["tiers"]}
+    assert tiers["prefix_redis"] is False
+    assert tiers["prefix_memory"] is True
 
 
 def test_a_node_says_what_it_uses(client):
