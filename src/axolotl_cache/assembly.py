@@ -245,4 +245,7 @@ def _open_shared_blocks(
         encryption_key=read_encryption_key(settings),
     )
     ttl = _block_seconds(settings)
-    return (LowerTier(store, layout=layout, block_size=block_size, ttl_seconds=ttl, report=report),)
+    tier = LowerTier(
+        store, layout=layout, block_size=block_size, ttl_seconds=ttl, report=report, kind="redis"
+    )
+    return (tier,)

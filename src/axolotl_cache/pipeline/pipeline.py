@@ -310,8 +310,7 @@ class Pipeline:
         """
         if self._exact is None:
             raise RequestError("there is no response cache, and so no key")
-        namespace = self._namespace(self._adapter(request)).for_tenant(request.tenant)
-        return self._exact.explain(request, self.renderer.text(request), namespace)
+        return self._exact.explain(request, self.renderer.text(request), self.namespace_of(request))
 
     def report_wrong(self, answer: Answer) -> bool:
         """Remove a stored answer that is wrong; this same answer is never stored for its request again.
@@ -397,6 +396,22 @@ class Pipeline:
         return erase_everywhere(
             self, keys_and_values=keys_and_values, tenant=tenant, user=user, session=session
         )
+
+    def namespace_of(self, request: Request) -> Namespace:
+        """Return the namespace that a request is answered in.
+
+        Raises:
+            RequestError: there is no such adapter.
+        """
+        return self._namespace(self._adapter(request)).for_tenant(request.tenant)
+
+    def tokens(self, request: Request) -> list[int]:
+        """Return the token ids of a request's prompt.
+
+        Raises:
+            RequestError: it can't be rendered.
+        """
+        return self.renderer.tokens(self.renderer.text(request), is_plain=request.prompt is not None)
 
     def check(self, request: Request) -> None:
         """Raise RequestError if the request can't be served as asked; compute nothing."""
