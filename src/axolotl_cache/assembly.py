@@ -20,9 +20,12 @@ from axolotl_cache.engine.prompt import PromptRenderer
 from axolotl_cache.generate import CachedGenerate
 from axolotl_cache.paths import cache_home, keys_and_values_home
 from axolotl_cache.pipeline import Pipeline
+from axolotl_cache.pipeline.session import SessionStep
 from axolotl_cache.response import SmartInferenceCache
 from axolotl_cache.response.prices import NO_PRICES, PriceTable
+from axolotl_cache.session.render import without_special
 from axolotl_cache.stored_answers import open_response_cache
+from axolotl_cache.stored_sessions import open_records, open_sessions
 
 __all__ = ["hide_progress", "load", "open_pipeline", "open_response_cache", "wrap_generate"]
 
@@ -79,15 +82,18 @@ def open_pipeline(
         use_prefix_cache=use_prefix_cache,
         adapters=named,
     )
+    renderer = PromptRenderer(loaded.tokenizer, loaded.chat_template)
+    is_caching = use_prefix_cache or response is not None
     pipeline = Pipeline(
         engine,
-        PromptRenderer(loaded.tokenizer, loaded.chat_template),
+        renderer,
         loaded.namespace,
         response,
         adapters=named,
         ttl_rules=settings.inference.ttl_rules,
         prices=_prices(settings.inference.prices),
         model_name=str(settings.axolotl.get("base_model", "")),
+        session=_open_session_step(settings, renderer) if is_caching else None,
     )
     pipeline.prefix_enabled = use_prefix_cache and engine.can_reuse
     if use_prefix_cache and not engine.can_reuse:
@@ -104,6 +110,15 @@ def open_pipeline(
                 f"shorter than a block of {engine.block_size} tokens"
             )
     return pipeline
+
+
+def _open_session_step(settings: Settings, renderer: PromptRenderer) -> SessionStep | None:
+    special = renderer.special_tokens
+    sessions = open_sessions(settings)
+    records = open_records(settings, sessions, plain=lambda text: without_special(text, special))
+    if sessions is None and records is None:
+        return None
+    return SessionStep(renderer, sessions, records, tracking=settings.session.entity_tracking)
 
 
 def _prices(prices: Prices | None) -> PriceTable:
@@ -205,4 +220,6 @@ def _open_lower(settings: Settings, report: Report, layout: KVLayout, block_size
         keys_and_values_home(), layout=layout, block_size=block_size, max_bytes=settings.model.max_cache_size
     )
     ttl = settings.inference.entry_timeout
+    if settings.session.enable_session_cache:  # what a session has in memory, it should have after a restart
+        ttl = max(ttl, settings.session.session_timeout)
     return (LowerTier(store, layout=layout, block_size=block_size, ttl_seconds=ttl, report=report),)

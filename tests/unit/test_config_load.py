@@ -72,6 +72,8 @@ def test_an_empty_file_gives_the_defaults_of_the_contract(load):
         "enable_session_cache": True,
         "session_timeout": 4200.0,
         "entity_tracking": True,
+        "entity_provider": "",
+        "entity_kinds": {},
         "similarity_threshold": 0.75,
     }
     assert settings.cluster is None

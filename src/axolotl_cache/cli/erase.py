@@ -18,6 +18,7 @@ from axolotl_cache.erasure import ErasureReport, erased_in_all
 from axolotl_cache.errors import ConfigError, Problem
 from axolotl_cache.paths import keys_and_values_home
 from axolotl_cache.stored_answers import open_response_cache, response_folder
+from axolotl_cache.stored_sessions import erase_stored_sessions
 from axolotl_cache.stores import SqliteStore
 
 
@@ -50,7 +51,10 @@ def erase(yaml_file: Path, flags: dict[str, Flag], keys_and_values: bool, **owne
     if response_folder(settings) is None:
         raise _refused("enable_persistence is off, so that answers are in the memory of the running program")
     folders = sorted(path.parent for path in keys_and_values_home().glob("kv-*/cache.sqlite3"))
-    steps: list[Callable[[], ErasureReport]] = [partial(_answers, settings, named)]
+    steps: list[Callable[[], ErasureReport]] = [
+        partial(_answers, settings, named),
+        partial(_sessions, settings, named),
+    ]
     if keys_and_values:
         steps += [partial(_blocks, folder) for folder in folders]
     elif folders:
@@ -67,6 +71,11 @@ def _answers(settings: Settings, owner: dict[str, str]) -> ErasureReport:
         return ErasureReport()
     with closing(open_response_cache(settings)) as cache:
         return cache.erase(**owner)
+
+
+def _sessions(settings: Settings, owner: dict[str, str]) -> ErasureReport:
+    ((kind, name),) = owner.items()
+    return erase_stored_sessions(settings, f"{kind}:{name}")
 
 
 def _blocks(folder: Path) -> ErasureReport:
