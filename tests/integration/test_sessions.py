@@ -13,7 +13,6 @@ from axolotl_cache.engine.lower import LowerTier, open_lower_store
 from axolotl_cache.engine.prompt import PromptRenderer
 from axolotl_cache.pipeline import Pipeline
 from axolotl_cache.pipeline.session import Joined, SessionStep
-from axolotl_cache.prefix import PrefixTree
 from axolotl_cache.request import CacheControl, Message, Request, Sampling, Served
 from axolotl_cache.session import EntityRecord, Records, SessionName, Sessions
 from axolotl_cache.session.render import without_special

@@ -52,11 +52,12 @@ def invalidate(
     --session, --user, --tenant, --model and --version. No model is loaded. Keys and values of prefixes
     stay: they hold no answers, and a namespace keeps them from being served to others. Those behind an
     entity's record go, too: on disk now, in running programs with the next request about it, for which the
-    record is fetched anew. A session is ended, and its next turn begins another one.
+    record is fetched anew. A session is ended, and its next turn begins another one. With cluster_cache
+    answers are removed from its servers, too, and every machine hears of it.
     """
     settings = load_for_model(yaml_file, flags)
     folder = response_folder(settings)
-    if folder is None:
+    if folder is None and settings.cluster is None:
         raise _refused("enable_persistence is off, so that answers are in the memory of the running program")
     named = [name for name, value in owners.items() if value is not None]
     if len(named) > 1:
@@ -74,7 +75,7 @@ def invalidate(
             drop_stored_entity(settings, entity.canonical)
     if named == ["session"] and key is None and age is None:
         end_stored_session(settings, str(owners["session"]))
-    if not folder.is_dir():  # looking must not make one
+    if settings.cluster is None and folder is not None and not folder.is_dir():  # looking must not make one
         click.echo(0)
         return
     with closing(open_response_cache(settings)) as cache:

@@ -203,9 +203,7 @@ HOME_OF: Final[Mapping[str, str]] = {
 
 NOT_YET: Final[Mapping[tuple[str, ...], tuple[Any, ...]]] = {
     # What is validated but not built yet, with the values that do work. A line goes when its feature comes.
-    ("model_config", "cache_backend"): ("memory", "disk"),
     ("inference_settings", "semantic_matching"): (False,),
-    ("cluster_cache",): (),
 }
 
 NO_EFFECT_YET: Final = frozenset(

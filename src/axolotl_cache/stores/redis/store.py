@@ -1,0 +1,365 @@
+"""The store on Redis or Valkey: one that any number of machines share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from threading import RLock
+from typing import Any, Final, Literal
+
+from axolotl_cache.erasure import ErasureReport
+from axolotl_cache.errors import StoreError
+from axolotl_cache.stores.base import Departure, Record, Stamp, entry_bytes
+from axolotl_cache.stores.moved_dates import MovedDates
+from axolotl_cache.stores.policies import LruPolicy, Policy
+from axolotl_cache.stores.redis.check import check
+from axolotl_cache.stores.redis.commands import Commands
+from axolotl_cache.stores.redis.entry import Row, at, decode, encode, lives_ms, row_text
+from axolotl_cache.stores.redis.files import left_in_files
+from axolotl_cache.stores.redis.index import Index
+from axolotl_cache.stores.redis.link import Link
+from axolotl_cache.stores.redis.space import Space
+from axolotl_cache.stores.redis.uses import Uses
+
+Reason = Literal["expired", "evicted"]
+
+_LEARN_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of a write."""
+
+    departed: tuple[Departure, ...]
+    copies: int
+    """Servers that are known to have it, the primary included."""
+    is_acknowledged: bool
+    """Whether those are as many as were asked for."""
+    is_fenced: bool = False
+    """It came too late, and was not stored: another has computed the entry meanwhile."""
+
+
+class RedisStore:
+    """Records on servers that others use at the same time.
+
+    It keeps what every store promises, its bounds over all scopes, with these limits: in a Cluster the bounds
+    and the order of eviction hold in each of 64 partitions; `generation` asks the servers; and a server that
+    may evict keys of its own accord can forget anything at any time.
+
+    Args:
+        link: the way to the servers; the store's own from now on, closed with it.
+        capacity: most entries, of all scopes together.
+        space: tells stores on the same servers apart.
+        scope: entries of another scope are not seen.
+        policy: who goes first; its own, shared with nobody. None: `lru`.
+        max_bytes: most bytes, as `entry_bytes` counts them, of all scopes together; None is no bound.
+        within_seconds: how long calls go on trying while the servers fail.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        capacity: int,
+        *,
+        space: str,
+        scope: bytes = b"",
+        policy: Policy | None = None,
+        max_bytes: int | None = None,
+        within_seconds: float = 0.0,
+    ) -> None:
+        self.link = link
+        self.capacity = capacity
+        self.max_bytes = max_bytes
+        self.damaged = 0
+        self.acknowledged = self.unacknowledged = 0
+        self.commands = Commands(link, within_seconds)
+        self._index = Index(self.commands, space, scope, capacity, max_bytes)
+        # Held while something is changed; a lookup never waits for it.
+        self._changing = RLock()
+        self._uses = Uses(LruPolicy() if policy is None else policy, capacity)
+        self._moved = MovedDates()
+        self._learnt_at = -_LEARN_SECONDS
+        self._closed = False
+
+    # Reading
+
+    @property
+    def space(self) -> Space:
+        """The names of its keys.
+
+        Raises:
+            StoreError: the servers were never reached, so that it is not known how keys are spread.
+        """
+        return self._index.space
+
+    @property
+    def erasures(self) -> int:
+        """Has changed, once `generation` was asked, if anyone has erased something since."""
+        return self._index.erasures
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of this scope, as `entry_bytes` counts them."""
+        return self._index.total(f"b:{self.space.scope_text}")
+
+    def __len__(self) -> int:
+        return self._index.total(f"n:{self.space.scope_text}")
+
+    def get(self, key: str, *, lookup: bool = False) -> Record | None:
+        """Return the record, expired or not. A damaged one is dropped, counted, and None.
+
+        Cost: one round trip.
+
+        Args:
+            key: what to look for.
+            lookup: a request is waiting: one try, with little time.
+        """
+        member = self.space.member(key)
+        for _ in range(2):  # again if it was replaced between the two answers
+            content, told, rank = self._index.read(member, lookup=lookup)
+            row = Row.parse(told)
+            if content is None or row is None:
+                return None
+            record = decode(member, content)
+            if record is None:
+                self.discard(key, row.version)
+                self.damaged += 1
+                return None
+            if record.version == row.version:
+                self._uses.found(key, rank)
+                moved = self._moved.of(key, record.version)
+                return at(record, row.expires_at if moved is None else moved)
+        return None
+
+    def version(self, key: str) -> int | None:
+        """Return the version stored now."""
+        stamp = self.stamp(key)
+        return None if stamp is None else stamp.version
+
+    def stamp(self, key: str, *, lookup: bool = False) -> Stamp | None:
+        """Return version and expiry as they are now. Cost: one round trip."""
+        row = Row.parse(self._index.row(self.space.member(key), lookup=lookup))
+        if row is None:
+            return None
+        moved = self._moved.of(key, row.version)
+        return row.stamp if moved is None else Stamp(row.version, moved)
+
+    def removed_at(self, key: str) -> float | None:
+        """When `key` was last removed on purpose, by anyone, if that is recent."""
+        return self._index.removed_at(self.space.member(key))
+
+    def keys(self) -> list[str]:
+        """Return all keys of this scope, the lowest rank first. Cost: O(entries of all scopes)."""
+        with self._changing:
+            self._write_notes()
+        return self._keys_of(self._index.by_rank())
+
+    def generation(self) -> int:
+        """Return a number that has changed if anyone but this object has changed the store since.
+
+        Cost: one round trip; in a Cluster one for each partition.
+        """
+        with self._changing:
+            if self._index.look():
+                self._uses.forget_keys()
+            return self._index.generation
+
+    # Writing
+
+    def touch(self, key: str) -> None:
+        """Note that `key` was used just now; reaches the servers with the next write, or at `close`."""
+        self._uses.touch(key)
+
+    def postpone(self, key: str, record: Record, expires_at: float) -> None:
+        """Let `record`, a copy of what is stored under `key`, expire at `expires_at` instead.
+
+        Reaches the servers with the next write, at `close`, or now if they are behind by more than half of
+        `sliding_seconds`.
+        """
+        with self._changing:
+            if self._moved.note(key, record, expires_at):
+                self._write_notes()
+
+    def put(self, key: str, record: Record, now: float) -> list[Departure]:
+        """Store under `key`, in place of what was there; return what had to go."""
+        return list(self.write(key, record, now).departed)
+
+    def write(self, key: str, record: Record, now: float, *, token: int | None = None) -> Written:
+        """Do as `put`, and return what became of it. Cost: 2 round trips, and one to the slowest replica.
+
+        Args:
+            key: where.
+            record: what.
+            now: seconds since the epoch.
+            token: of the lease under which it was computed: refused if a later one was given since.
+        """
+        if self.max_bytes is not None and entry_bytes(key, record) > self.max_bytes:
+            self._remove(now, keys=[key])
+            return Written((Departure(key, "too large"),), 0, False)
+        with self._changing:
+            member = self.space.member(key)
+            self._write_notes(added=key)
+            policy = self._uses.policy
+            entry = (row_text(key, record), encode(member, record), lives_ms(record, now))
+            ranked = (policy.rank(key), policy.uses)
+            put = self._index.put(member, *entry, *ranked, now=now, judged=self._uses.are_judged, token=token)
+            if put.is_fenced:
+                return Written((), 0, False, is_fenced=True)
+            evicted = [*put.evicted, *self._evict_by_policy(member, put.lowest)]
+            departed = [*self._departed(put.expired, "expired"), *self._departed(evicted, "evicted")]
+        is_acknowledged = put.copies >= self.link.copies
+        self.acknowledged += is_acknowledged
+        self.unacknowledged += not is_acknowledged
+        return Written(tuple(departed), put.copies, is_acknowledged)
+
+    def discard(self, key: str, version: int) -> bool:
+        """Remove `key` if it still has that version."""
+        return bool(self._remove(0.0, keys=[key], version=version))
+
+    def remove(
+        self,
+        now: float,
+        *,
+        keys: Iterable[str] | None = None,
+        tag: str | None = None,
+        created_before: float | None = None,
+    ) -> list[str]:
+        """Remove, on purpose, what meets every condition given. Cost: O(removed), without tag O(entries)."""
+        return self._remove(now, keys=keys, tag=tag, created_before=created_before, remember=True)
+
+    def expire(self, now: float) -> list[str]:
+        """Remove everything expired, of this scope, and return its keys."""
+        return self._remove(now, expired=True)
+
+    def erase(self, tag: str | None) -> ErasureReport:
+        """Remove what has the tag, of all scopes, from the memory of the servers; None is everything.
+
+        Returns:
+            What was removed. `left` names the servers that write files, which may hold copies until they are
+            written anew.
+
+        Raises:
+            StoreError: a server could not be reached; nothing is known of what it has.
+        """
+        with self._changing:
+            gone, counted = self._index.remove(0.0, everywhere=True, erase=True, tag=tag)
+            self._uses.forget_keys()
+        return ErasureReport(len(gone), 0, counted, left_in_files(self.link))
+
+    def run_script(self, text: str, keys: Sequence[bytes], arguments: Sequence[Any]) -> Any:
+        """Run a script on keys beside the entries, once, with the patience of a request.
+
+        Raises:
+            StoreError: it could not be run.
+        """
+        return self.commands.script(text, keys, arguments, lookup=True)[0]
+
+    # What a sealed one does differently
+
+    @property
+    def redis(self) -> RedisStore:
+        """Where it is kept: here."""
+        return self
+
+    def name_of(self, key: str) -> str:
+        """Return the name that a key has on the servers."""
+        return key
+
+    def key_of(self, name: str) -> str | None:
+        """Undo `name_of`."""
+        return name
+
+    def hide(self, text: str) -> str:
+        """Return a tag or a key as it may stand in an announcement."""
+        return text
+
+    def show(self, hidden: str) -> str:
+        """Undo `hide`."""
+        return hidden
+
+    # Around it
+
+    def close(self) -> None:
+        """Write down what was used, and let go of the servers. Closing twice is fine."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            with self._changing, suppress(StoreError):  # what was used is all that is lost
+                if self.link.is_up():
+                    self._write_notes()
+        finally:
+            self.link.close()
+
+    def forget_after_fork(self) -> None:
+        """In a forked child: locks and connections are the parent's."""
+        self._changing = RLock()
+        self.link.forget_after_fork()
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError where index and entries disagree; for tests."""
+        check(self.commands, self.space, self.capacity, self.max_bytes)
+
+    # Inside: holding `_changing`, but for the first
+
+    def _remove(self, now: float, *, keys: Iterable[str] | None = None, **conditions: Any) -> list[str]:
+        space = self.space
+        members = None if keys is None else [space.member(key) for key in dict.fromkeys(keys)]
+        with self._changing:
+            if self._moved:
+                self._write_notes()
+            gone = self._keys_of(self._index.remove(now, members=members, **conditions)[0])
+            for key in gone:
+                self._uses.policy.drop(key)
+            return gone
+
+    def _evict_by_policy(self, spare: bytes, lowest: bytes | None) -> list[bytes]:
+        """Evict whom the policy names in place of who has the lowest rank, until the bounds hold."""
+        space, evicted = self.space, []
+        while lowest is not None:
+            key = space.key(lowest)
+            victim = lowest if key is None else space.member(self._uses.policy.judge(key))
+            if victim == spare or space.partition(victim) != space.partition(spare):
+                victim = lowest
+            evicted += self._index.remove(0.0, members=[victim], everywhere=True)[0]
+            self._uses.policy.drop(space.key(victim) or "")
+            lowest = self._index.next_to_evict(spare)
+        return evicted
+
+    def _write_notes(self, added: str | None = None) -> None:
+        """Write down ranks and dates that have changed, that of `added` left out."""
+        if added is not None or self._uses.has_news():
+            self._learn_uses()
+        ranks, dates = self._uses.take_ranks(added), self._moved.pending()
+        if not ranks and not dates:
+            return
+        member = self.space.member
+        try:
+            self._index.note(
+                {member(key): rank for key, rank in ranks.items()},
+                [(member(key), version, expires_at) for key, version, expires_at in dates],
+                uses=self._uses.policy.uses,
+            )
+        except BaseException:
+            self._uses.give_back(ranks)
+            raise
+        self._moved.clear()
+
+    def _learn_uses(self) -> None:
+        """Let this machine's ranks go on where those of the others are. At most once a second."""
+        now = time.monotonic()
+        if now - self._learnt_at >= _LEARN_SECONDS:
+            uses = self._index.total("uses", highest=True)
+            self._uses.policy.uses = max(self._uses.policy.uses, uses)
+            self._learnt_at = now
+
+    def _departed(self, members: Iterable[bytes], reason: Reason) -> list[Departure]:
+        keys = self._keys_of(members)
+        for key in keys:
+            self._uses.policy.drop(key)
+        return [Departure(key, reason) for key in keys]
+
+    def _keys_of(self, members: Iterable[bytes]) -> list[str]:
+        return [key for key in map(self.space.key, members) if key is not None]
