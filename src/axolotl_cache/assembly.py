@@ -221,10 +221,14 @@ def _open_lower(settings: Settings, report: Report, layout: KVLayout, block_size
     store = open_lower_store(
         keys_and_values_home(), layout=layout, block_size=block_size, max_bytes=settings.model.max_cache_size
     )
-    ttl = settings.inference.entry_timeout
-    if settings.session.enable_session_cache:  # what a session has in memory, it should have after a restart
-        ttl = max(ttl, settings.session.session_timeout)
+    ttl = _lower_ttl_seconds(settings)
     return (LowerTier(store, layout=layout, block_size=block_size, ttl_seconds=ttl, report=report),)
+
+
+def _lower_ttl_seconds(settings: Settings) -> float:
+    """Return how long blocks are kept below memory: what a session has, it should have after a restart."""
+    ordinary = settings.inference.entry_timeout
+    return max(ordinary, settings.session.session_timeout if settings.session.enable_session_cache else 0.0)
 
 
 def _open_shared_blocks(
@@ -239,5 +243,5 @@ def _open_shared_blocks(
         max(1, settings.model.max_cache_size // stored_block_bytes(layout, block_size)),
         encryption_key=read_encryption_key(settings),
     )
-    ttl = settings.inference.entry_timeout
+    ttl = _lower_ttl_seconds(settings)
     return (LowerTier(store, layout=layout, block_size=block_size, ttl_seconds=ttl, report=report),)
