@@ -378,9 +378,9 @@ class Pipeline:
         """Erase everything of a tenant, a user or a session, in every tier and file.
 
         Answers are erased by their owner, of all namespaces. Keys and values know their namespace, and so
-        a tenant's are erased under the model and the adapters that are loaded; they know no user and no
-        session. What of them is not erased for that is named in `left`. What runs meanwhile is not
-        reached: stop the owner's requests first.
+        a tenant's are erased under the model and the adapters that are loaded; those of a user's sessions
+        go with the user, and others know no user and no session. What of them is not erased for that is
+        named in `left`. What runs meanwhile is not reached: stop the owner's requests first.
 
         Args:
             tenant: whose.
