@@ -64,7 +64,7 @@ class Scheduler:
         self._cache = cache
         self._stats = stats
         self._max_batch = max_batch
-        self._max_running_bytes = max_running_bytes
+        self.max_running_bytes = max_running_bytes
 
     @property
     def is_busy(self) -> bool:
@@ -137,10 +137,10 @@ class Scheduler:
         return any(other.is_prefill for other in same)
 
     def _fits(self, running: Running) -> bool:
-        if self._max_running_bytes is None or not self.running:
+        if self.max_running_bytes is None or not self.running:
             return True
         wanted = sum(self.own_bytes(r) for r in [*self.running, running])
-        return wanted <= self._max_running_bytes
+        return wanted <= self.max_running_bytes
 
     def _begin(self, running: Running) -> None:
         if running.table is not None:  # interrupted in the midst of this

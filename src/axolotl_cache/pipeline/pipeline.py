@@ -139,16 +139,16 @@ class Pipeline:
         if exact is None:
             if request.cache_control.only_if_cached:
                 raise NotCached(OFF)
-            return self._compute(request, text, namespace, adapter, None, None, started, stop)
+            return self._compute(request, text, namespace, adapter, None, None, stop)
         question = exact.question(request, text, namespace)
         found = exact.look_up(question)
         if isinstance(found, Entry):
             return self._counted(self._stored(found, question, started))
         if request.cache_control.only_if_cached:
             raise NotCached(f"nothing stored can answer this request: {found.reason}")
-        compute = partial(self._compute, request, text, namespace, adapter, question, found, started)
+        compute = partial(self._compute, request, text, namespace, adapter, question, found)
         if question.may_be_shared:
-            return self._shared(exact, question, compute, started, stop)
+            return self._shared(exact, question, compute, stop)
         return compute(stop)
 
     def _handed_out(self, stored: Answer, told: str = "") -> Generator[Delta | Answer, None, None]:
@@ -165,10 +165,10 @@ class Pipeline:
         exact: ExactTier,
         question: Question,
         compute: Callable[[Stop], Generator[Delta | Answer, None, None]],
-        started: float,
         stop: Stop,
     ) -> Generator[Delta | Answer, None, None]:
         """Yield an answer that is computed once for all who ask for it now."""
+        started = time.perf_counter()  # not earlier: waiting to be iterated is no time of the cache's
         told, first_at = "", started
         while True:
             # Looked up again where a computation begins: another may have ended meanwhile.
@@ -204,10 +204,10 @@ class Pipeline:
         adapter: Adapter | None,
         question: Question | None,
         response_miss: Miss | None,
-        started: float,
         stop: Stop,
     ) -> Generator[Delta | Answer, None, None]:
         """Yield an answer that the engine computes, and store it if it may be."""
+        started = time.perf_counter()
         ended = FAILED
         try:
             generation = self._generate(request, text, namespace, adapter)
@@ -267,8 +267,7 @@ class Pipeline:
         """
         if self._exact is None:
             raise RequestError("there is no response cache, and so no key")
-        namespace = self._namespace(self._adapter(request)).for_tenant(request.tenant)
-        return self._exact.explain(request, self.renderer.text(request), namespace)
+        return self._exact.explain(request, self.renderer.text(request), self.namespace_of(request))
 
     def report_wrong(self, answer: Answer) -> bool:
         """Remove a stored answer that is wrong; this same answer is never stored for its request again.
@@ -313,6 +312,22 @@ class Pipeline:
         return erase_everywhere(
             self, keys_and_values=keys_and_values, tenant=tenant, user=user, session=session
         )
+
+    def namespace_of(self, request: Request) -> Namespace:
+        """Return the namespace that a request is answered in.
+
+        Raises:
+            RequestError: there is no such adapter.
+        """
+        return self._namespace(self._adapter(request)).for_tenant(request.tenant)
+
+    def tokens(self, request: Request) -> list[int]:
+        """Return the token ids of a request's prompt.
+
+        Raises:
+            RequestError: it can't be rendered.
+        """
+        return self.renderer.tokens(self.renderer.text(request), is_plain=request.prompt is not None)
 
     def check(self, request: Request) -> None:
         """Raise RequestError if the request can't be served as asked; compute nothing."""

@@ -58,6 +58,11 @@ class Tiers:
         self._warned_at: float | None = None
         self._closed = False
 
+    @property
+    def is_persistent(self) -> bool:
+        """Whether there is a disk behind memory."""
+        return self._disk is not None
+
     # Reading
 
     def contains(self, key: str) -> bool:
