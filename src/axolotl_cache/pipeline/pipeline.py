@@ -1,6 +1,6 @@
 """A request's way through the tiers. The one place that knows their order.
 
-    request -> response cache (exact) -> engine with the prefix cache -> answer
+    request -> session, entities, records -> response cache (exact) -> engine with the prefix cache -> answer
 
 Every answer says which tier served it, what was reused, and why the others could not.
 """
@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from axolotl_cache.clock import Clock, wall_clock
 from axolotl_cache.config import TtlRules
@@ -26,7 +27,10 @@ from axolotl_cache.errors import CapacityError, NotCached, RequestCancelled, Req
 from axolotl_cache.namespace import Namespace
 from axolotl_cache.pipeline.erase import erase_everywhere
 from axolotl_cache.pipeline.exact import OFF, ExactTier, Question
+from axolotl_cache.pipeline.invalidate import invalidate_entity
+from axolotl_cache.pipeline.layout_report import LayoutReport
 from axolotl_cache.pipeline.prefix_miss import PREFIX_OFF, prefix_miss
+from axolotl_cache.pipeline.session import Joined, SessionStep, with_account
 from axolotl_cache.pipeline.shared_stream import SharedStreams
 from axolotl_cache.pipeline.stop import Stop
 from axolotl_cache.pipeline.stored import from_entry
@@ -54,6 +58,8 @@ class Pipeline:
         prices: what answers cost, for the account of what was saved.
         model_name: of the model as it was loaded, in `prices`; adapters go by their own names.
         clock: wall clock, for the age of stored answers.
+        session: joins requests that have a session or entities with what is known of them; None leaves it
+            out.
 
     Attributes:
         response_enabled: kill switch of the response cache, at run time.
@@ -73,8 +79,10 @@ class Pipeline:
         prices: PriceTable = NO_PRICES,
         model_name: str = "",
         clock: Clock = wall_clock,
+        session: SessionStep | None = None,
     ) -> None:
         self.engine = engine
+        self.session = session
         self.renderer = renderer
         self.adapters = adapters
         self.namespace = namespace.for_layout(engine.exactness.mode)
@@ -82,6 +90,7 @@ class Pipeline:
         self.response_enabled = response is not None
         self.prefix_enabled = True
         self.totals = Totals()
+        self._layout = LayoutReport()
         self._exact = None if response is None else ExactTier(response, ttl_rules, leave_out)
         self._prices = prices
         self._model_name = model_name
@@ -110,17 +119,12 @@ class Pipeline:
             StreamDiverged: an equal request's computation failed half way, and began otherwise a second time.
             NotCached: it wants a stored answer or none, and there is none to serve.
         """
-        begun = self.begin(request)
-        if isinstance(begun, Answer):
-            yield Delta(begun.text, begun.logprobs, begun.served)
-            yield begun
-        else:
-            yield from begun
+        yield from _parts(self.begin(request))
 
     def begin(
         self, request: Request, stop: Stop | None = None
     ) -> Answer | Generator[Delta | Answer, None, None]:
-        """Return the answer that is stored, or what computes one: nothing is, before that is iterated.
+        """Return the answer that is stored, or what finds or computes one: nothing is, before that is iterated.
 
         For callers that must not wait: this does not, unless a disk does. Otherwise as `stream`.
 
@@ -130,6 +134,30 @@ class Pipeline:
                 iterates then gets RequestCancelled.
         """
         stop = stop or Stop()
+        if self.session is None or not (request.session or request.entities):
+            return self._begin(request, None, stop)
+        return self._in_session(self.session, request, stop)
+
+    def _in_session(
+        self, session: SessionStep, request: Request, stop: Stop
+    ) -> Generator[Delta | Answer, None, None]:
+        """Yield the answer to a request that what is known is joined to, which may take its time."""
+        joined = session.join(request, self.engine)
+        try:
+            with closing(_parts(self._begin(joined.request, joined, stop))) as parts:
+                for part in parts:
+                    yield (
+                        with_account(part, joined, None)
+                        if isinstance(part, Answer) and not part.session
+                        else part
+                    )
+        finally:
+            session.ended(joined)
+
+    def _begin(
+        self, request: Request, joined: Joined | None, stop: Stop
+    ) -> Answer | Generator[Delta | Answer, None, None]:
+        """Return as `begin`; the request has what is known joined to it."""
         started = time.perf_counter()
         text = self.renderer.text(request)
         # Held to the end: a reload in the midst of an answer changes neither its weights nor its namespace.
@@ -139,14 +167,14 @@ class Pipeline:
         if exact is None:
             if request.cache_control.only_if_cached:
                 raise NotCached(OFF)
-            return self._compute(request, text, namespace, adapter, None, None, stop)
-        question = exact.question(request, text, namespace)
+            return self._compute(request, text, namespace, adapter, joined, None, None, stop)
+        question = exact.question(request, text, namespace, joined.records if joined else ())
         found = exact.look_up(question)
         if isinstance(found, Entry):
             return self._counted(self._stored(found, question, started))
         if request.cache_control.only_if_cached:
             raise NotCached(f"nothing stored can answer this request: {found.reason}")
-        compute = partial(self._compute, request, text, namespace, adapter, question, found)
+        compute = partial(self._compute, request, text, namespace, adapter, joined, question, found)
         if question.may_be_shared:
             return self._shared(exact, question, compute, stop)
         return compute(stop)
@@ -202,6 +230,7 @@ class Pipeline:
         text: str,
         namespace: Namespace,
         adapter: Adapter | None,
+        joined: Joined | None,
         question: Question | None,
         response_miss: Miss | None,
         stop: Stop,
@@ -210,7 +239,9 @@ class Pipeline:
         started = time.perf_counter()
         ended = FAILED
         try:
-            generation = self._generate(request, text, namespace, adapter)
+            tokens = self.renderer.tokens(text, is_plain=request.prompt is not None)
+            self._layout.note(tokens)
+            generation = self._generate(request, tokens, namespace, adapter, joined)
             stop.tell(generation.close)
             writing = Writing(self.renderer, generation, request.sampling)
             yield from writing.deltas()
@@ -239,6 +270,8 @@ class Pipeline:
             ttl=None if question is None else question.ttl,
             logprobs=writing.logprobs,
         )
+        if joined is not None:
+            answer = with_account(answer, joined, tokens)
         if question is None or self._exact is None:
             not_stored: str | None = OFF
         else:
@@ -246,17 +279,25 @@ class Pipeline:
         yield self._counted(replace(answer, not_stored=not_stored))
 
     def _generate(
-        self, request: Request, text: str, namespace: Namespace, adapter: Adapter | None
+        self,
+        request: Request,
+        tokens: Sequence[int],
+        namespace: Namespace,
+        adapter: Adapter | None,
+        joined: Joined | None,
     ) -> Generation:
+        options: dict[str, Any] = {} if adapter is None else {"adapter": adapter}
+        if joined is not None:
+            options |= {"fences": joined.fences(tokens), "lease": joined.lease(tokens)}
         special = [self.renderer.special_token(stop) for stop in request.sampling.stop]
         return self.engine.generate(
-            self.renderer.tokens(text, is_plain=request.prompt is not None),
+            tokens,
             request.sampling,
             namespace=namespace.digest,
             reuse=self.prefix_enabled,
             # Special tokens are not part of the text, where a stop string would be looked for.
             end_tokens=frozenset(token for token in special if token is not None),
-            **({} if adapter is None else {"adapter": adapter}),
+            **options,
         )
 
     def explain_key(self, request: Request) -> KeyExplanation:
@@ -282,6 +323,47 @@ class Pipeline:
         if self._exact is None or not answer.key:
             raise RequestError("this answer is of no entry in the response cache: that was off")
         return self._exact.report_wrong(answer)
+
+    def end_session(self, id: str, *, tenant: str | None = None, principal: str | None = None) -> int:
+        """End a session: its record is removed, and what its conversation holds of keys and values is freed.
+
+        Stored answers stay; `invalidate` removes them. What of the KV others use, too, stays under the
+        ordinary policy; what a turn under way uses is freed when that ends.
+
+        Args:
+            id: of the session.
+            tenant: whose; None is anybody's.
+            principal: whose; None is anybody's.
+
+        Returns:
+            The bytes of KV freed now.
+
+        Raises:
+            StoreError: its record on disk could not be removed.
+        """
+        return (
+            0
+            if self.session is None
+            else self.session.end(id, self.engine, tenant=tenant, principal=principal)
+        )
+
+    def layout_advice(self) -> list[str]:
+        """Return a sentence for each early part of the last prompts that changes, and costs what follows."""
+        return list(self._layout.lines(self.renderer.show))
+
+    def invalidate_entity(self, name: str) -> int:
+        """Drop the record of an entity, the KV of prompts with it, and every stored answer that used it.
+
+        Args:
+            name: kind and value, as `order 67890`, or as people write it.
+
+        Returns:
+            The stored answers removed.
+
+        Raises:
+            StoreError: not everything could be removed; all else is.
+        """
+        return invalidate_entity(self, name)
 
     def erase(
         self,
@@ -337,7 +419,7 @@ class Pipeline:
         check_sampling(request.sampling)
         namespace = self._namespace(self._adapter(request))
         if self._exact is not None:
-            self._exact.question(request, text, namespace)
+            self._exact.question(request, text, namespace)  # as far as it can be told without its records
 
     def precompute(
         self,
@@ -373,6 +455,8 @@ class Pipeline:
     def close(self) -> None:
         """Write out what is pending and let go of files."""
         self.engine.close()
+        if self.session is not None:
+            self.session.close()
         if self.response is not None:
             self.response.close()
 
@@ -416,6 +500,7 @@ class Pipeline:
             saved=self._prices.saved_by_answer(cost, total_seconds),
             response_miss=None,
             prefix_miss=None,
+            session=None,
         )
 
     def _prefill_seconds(self, generation: Generation) -> float:
@@ -427,3 +512,12 @@ class Pipeline:
         with self._counting:
             self.totals.count(answer)
         return answer
+
+
+def _parts(begun: Answer | Generator[Delta | Answer, None, None]) -> Generator[Delta | Answer, None, None]:
+    """Yield what was begun, a stored answer as a stream like any."""
+    if isinstance(begun, Answer):
+        yield Delta(begun.text, begun.logprobs, begun.served)
+        yield begun
+    else:
+        yield from begun

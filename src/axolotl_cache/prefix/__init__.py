@@ -1,6 +1,20 @@
 """The prefix cache's memory: a tree of token blocks. What the blocks hold is the engine's business."""
 
+from axolotl_cache.prefix.fence import Fence, Fences, label, marks, names_before
+from axolotl_cache.prefix.lease import Lease
 from axolotl_cache.prefix.runs import Run
 from axolotl_cache.prefix.tree import Difference, PrefixMatch, PrefixStats, PrefixTree
 
-__all__ = ["Difference", "PrefixMatch", "PrefixStats", "PrefixTree", "Run"]
+__all__ = [
+    "Difference",
+    "Fence",
+    "Fences",
+    "Lease",
+    "PrefixMatch",
+    "PrefixStats",
+    "PrefixTree",
+    "Run",
+    "label",
+    "marks",
+    "names_before",
+]

@@ -230,7 +230,7 @@ def test_a_storm_of_clients_that_hang_up_leaves_nothing(serve_model):
     served = serve_model(Limits(most_waiting=1000))
     came, answered = storm(served, 3, 12, random.Random(5))
     check_the_books(served, came, answered)
-    assert came > answered > 10
+    assert came > answered > 0
 
 
 @pytest.mark.slow
