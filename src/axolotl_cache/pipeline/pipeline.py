@@ -119,13 +119,12 @@ class Pipeline:
             StreamDiverged: an equal request's computation failed half way, and began otherwise a second time.
             NotCached: it wants a stored answer or none, and there is none to serve.
         """
-        begun = self.begin(request)
-        yield from _parts(begun) if isinstance(begun, Answer) else begun
+        yield from _parts(self.begin(request))
 
     def begin(
         self, request: Request, stop: Stop | None = None
     ) -> Answer | Generator[Delta | Answer, None, None]:
-        """Return the answer that is stored, or what computes one: nothing is, before that is iterated.
+        """Return the answer that is stored, or what finds or computes one: nothing is, before that is iterated.
 
         For callers that must not wait: this does not, unless a disk does. Otherwise as `stream`.
 
@@ -135,32 +134,37 @@ class Pipeline:
                 iterates then gets RequestCancelled.
         """
         stop = stop or Stop()
-        started = time.perf_counter()
         if self.session is None or not (request.session or request.entities):
-            return self._begin(request, None, started, stop)
-        return self._in_session(self.session, request, started, stop)
+            return self._begin(request, None, stop)
+        return self._in_session(self.session, request, stop)
 
     def _in_session(
-        self, step: SessionStep, request: Request, started: float, stop: Stop
+        self, session: SessionStep, request: Request, stop: Stop
     ) -> Generator[Delta | Answer, None, None]:
-        """Yield the answer to a request after joining it with its session and records: that may take time."""
-        joined = step.join(request, self.engine)
+        """Yield the answer to a request that what is known is joined to, which may take its time."""
+        started = time.perf_counter()
+        joined = session.join(request, self.engine)
+        joining_seconds = time.perf_counter() - started
         try:
-            begun = self._begin(joined.request, joined, started, stop)
-            parts = _parts(begun) if isinstance(begun, Answer) else begun
-            with closing(parts):
+            with closing(_parts(self._begin(joined.request, joined, stop))) as parts:
                 for part in parts:
-                    if isinstance(part, Answer) and not part.session:
-                        yield with_account(part, joined, None)
-                    else:
+                    if isinstance(part, Delta):
                         yield part
+                        continue
+                    answer = part if part.session else with_account(part, joined, None)
+                    yield replace(
+                        answer,
+                        ttft_seconds=answer.ttft_seconds + joining_seconds,
+                        total_seconds=answer.total_seconds + joining_seconds,
+                    )
         finally:
-            step.ended(joined)
+            session.ended(joined)
 
     def _begin(
-        self, request: Request, joined: Joined | None, started: float, stop: Stop
+        self, request: Request, joined: Joined | None, stop: Stop
     ) -> Answer | Generator[Delta | Answer, None, None]:
-        """Begin a request that has what is known joined to it."""
+        """Return as `begin`; the request has what is known joined to it."""
+        started = time.perf_counter()
         text = self.renderer.text(request)
         # Held to the end: a reload in the midst of an answer changes neither its weights nor its namespace.
         adapter = self._adapter(request)
@@ -169,16 +173,16 @@ class Pipeline:
         if exact is None:
             if request.cache_control.only_if_cached:
                 raise NotCached(OFF)
-            return self._compute(request, text, namespace, adapter, joined, None, None, started, stop)
+            return self._compute(request, text, namespace, adapter, joined, None, None, stop)
         question = exact.question(request, text, namespace, joined.records if joined else ())
         found = exact.look_up(question)
         if isinstance(found, Entry):
             return self._counted(self._stored(found, question, started))
         if request.cache_control.only_if_cached:
             raise NotCached(f"nothing stored can answer this request: {found.reason}")
-        compute = partial(self._compute, request, text, namespace, adapter, joined, question, found, started)
+        compute = partial(self._compute, request, text, namespace, adapter, joined, question, found)
         if question.may_be_shared:
-            return self._shared(exact, question, compute, started, stop)
+            return self._shared(exact, question, compute, stop)
         return compute(stop)
 
     def _handed_out(self, stored: Answer, told: str = "") -> Generator[Delta | Answer, None, None]:
@@ -195,10 +199,10 @@ class Pipeline:
         exact: ExactTier,
         question: Question,
         compute: Callable[[Stop], Generator[Delta | Answer, None, None]],
-        started: float,
         stop: Stop,
     ) -> Generator[Delta | Answer, None, None]:
         """Yield an answer that is computed once for all who ask for it now."""
+        started = time.perf_counter()  # not earlier: waiting to be iterated is no time of the cache's
         told, first_at = "", started
         while True:
             # Looked up again where a computation begins: another may have ended meanwhile.
@@ -235,10 +239,10 @@ class Pipeline:
         joined: Joined | None,
         question: Question | None,
         response_miss: Miss | None,
-        started: float,
         stop: Stop,
     ) -> Generator[Delta | Answer, None, None]:
         """Yield an answer that the engine computes, and store it if it may be."""
+        started = time.perf_counter()
         ended = FAILED
         try:
             tokens = self.renderer.tokens(text, is_plain=request.prompt is not None)
@@ -378,9 +382,9 @@ class Pipeline:
         """Erase everything of a tenant, a user or a session, in every tier and file.
 
         Answers are erased by their owner, of all namespaces. Keys and values know their namespace, and so
-        a tenant's are erased under the model and the adapters that are loaded; those of a user's sessions
-        go with the user, and others know no user and no session. What of them is not erased for that is
-        named in `left`. What runs meanwhile is not reached: stop the owner's requests first.
+        a tenant's are erased under the model and the adapters that are loaded; they know no user and no
+        session. What of them is not erased for that is named in `left`. What runs meanwhile is not
+        reached: stop the owner's requests first.
 
         Args:
             tenant: whose.
@@ -516,7 +520,10 @@ class Pipeline:
         return answer
 
 
-def _parts(answer: Answer) -> Generator[Delta | Answer, None, None]:
-    """Yield a stored answer as a stream."""
-    yield Delta(answer.text, answer.logprobs, answer.served)
-    yield answer
+def _parts(begun: Answer | Generator[Delta | Answer, None, None]) -> Generator[Delta | Answer, None, None]:
+    """Yield what was begun, a stored answer as a stream like any."""
+    if isinstance(begun, Answer):
+        yield Delta(begun.text, begun.logprobs, begun.served)
+        yield begun
+    else:
+        yield from begun
