@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from axolotl_cache.budget import Claim, MemoryBudget, Move
 from axolotl_cache.config import Prices, Settings, format_size
 from axolotl_cache.engine.adapters import Adapters
 from axolotl_cache.engine.engine import Engine
@@ -79,6 +80,8 @@ def open_pipeline(
         use_prefix_cache=use_prefix_cache,
         adapters=named,
     )
+    if response is not None:
+        _share_memory(settings, engine, response, loaded.device, report)
     pipeline = Pipeline(
         engine,
         PromptRenderer(loaded.tokenizer, loaded.chat_template),
@@ -167,7 +170,7 @@ def _open_engine(
     total = total_memory_bytes(device)
     share = int(total * settings.max_memory_usage)
     # Together within the share: neither may leave the other less than half of it.
-    max_cache_bytes = min(settings.model.max_cache_size, share // 2) if use_prefix_cache else 0
+    max_cache_bytes = _prefix_cache_bytes(settings, share) if use_prefix_cache else 0
     if use_prefix_cache and max_cache_bytes < settings.model.max_cache_size:
         report(
             f"max_memory_usage {settings.max_memory_usage:g} of this device is {format_size(share)}: half of "
@@ -182,7 +185,7 @@ def _open_engine(
         max_cache_bytes=max_cache_bytes,
         ttl_seconds=settings.inference.entry_timeout,
         cache_policy=settings.inference.cache_policy,
-        max_running_bytes=share - max_cache_bytes,
+        max_running_bytes=share - max_cache_bytes - _response_cache_bytes(share),
         strict=settings.inference.strict,
         adapters=adapters,
         lower=partial(_open_lower, settings, report),
@@ -192,6 +195,33 @@ def _open_engine(
         memo=cache_home() / "exactness",
         report=report,
     )
+
+
+def _prefix_cache_bytes(settings: Settings, share: int) -> int:
+    return min(settings.model.max_cache_size, share // 2)
+
+
+def _response_cache_bytes(share: int) -> int:
+    return share // 32
+
+
+def _share_memory(
+    settings: Settings, engine: Engine, response: SmartInferenceCache, device: Any, report: Report
+) -> None:
+    """Let the caches that are in the same memory share one bound. On a GPU they are not."""
+    if device.type != "cpu" or engine.cache_tenant is None:
+        return
+    share = int(total_memory_bytes(device) * settings.max_memory_usage)
+    prefix_bytes = _prefix_cache_bytes(settings, share)
+
+    def told(move: Move) -> None:
+        report(f"{format_size(move.moved_bytes)} of memory went from the {move.giver} to the {move.taker}")
+
+    claims = (
+        Claim("prefix cache", engine.cache_tenant, prefix_bytes, most_bytes=prefix_bytes),
+        Claim("response cache", response.memory_tenant, _response_cache_bytes(share)),
+    )
+    engine.share_memory(MemoryBudget(claims, report=told))
 
 
 def _open_lower(settings: Settings, report: Report, layout: KVLayout, block_size: int) -> Sequence[LowerTier]:

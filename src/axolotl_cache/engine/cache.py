@@ -13,6 +13,7 @@ from functools import partial
 
 import torch
 
+from axolotl_cache.budget import Ghosts
 from axolotl_cache.clock import Clock
 from axolotl_cache.engine.lower import Fetch, LowerTier, chain_keys, patience_seconds, worth_loading
 from axolotl_cache.engine.memory import PressureGovernor
@@ -78,6 +79,8 @@ class KVCache:
         self._lower = lower
         self._numerics = numerics
         self._governor = governor
+        self.ghosts = Ghosts()
+        """Blocks that were evicted lately; remembers none until a budget wants it to."""
         self.tree: PrefixTree[Page] = PrefixTree(
             block_size=pool.block_size,
             max_bytes=max_bytes,
@@ -85,6 +88,7 @@ class KVCache:
             clock=clock,
             discard=lambda page: pool.release([page]),
             ranking=make_ranking(policy),
+            ghosts=self.ghosts,
         )
 
     @property
@@ -228,6 +232,23 @@ class KVCache:
         for tier in self._lower:
             tier.clear(namespace=None if namespace is None else self._below(namespace))
         return self.tree.clear(namespace=namespace)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes held for reuse."""
+        return self.stats.held_bytes
+
+    def resize(self, max_bytes: int) -> int:
+        """Hold at most so much for reuse from now on, and let go of what is more.
+
+        Returns:
+            The bound in force, higher where more is in use or pinned. Lack of memory may lower it further.
+        """
+        self.tree.shrink_to(max_bytes)
+        self._max_bytes = max(max_bytes, self.held_bytes)
+        self.tree.max_bytes = self._max_bytes
+        self.heed_pressure()
+        return self._max_bytes
 
     @property
     def has_lower_tiers(self) -> bool:

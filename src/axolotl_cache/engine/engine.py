@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import torch
 
+from axolotl_cache.budget import MemoryBudget, Tenant
 from axolotl_cache.clock import Clock, wall_clock
 from axolotl_cache.engine.adapters import Adapter, Adapters
 from axolotl_cache.engine.cache import KVCache
@@ -40,6 +41,9 @@ from axolotl_cache.prefix import PolicyName, PrefixStats
 from axolotl_cache.request import Sampling
 
 _DEFAULT_NEW_TOKENS: Final = 512
+
+_LOOK_STEPS = 256
+"""Steps between two looks at the budget: seconds on a GPU, half a minute on a CPU."""
 
 
 class Engine:
@@ -114,6 +118,7 @@ class Engine:
         self._in_background = False
         self.exactness = Exactness("none", "the model keeps more than keys and values of each token")
         self._cache: KVCache | None = None
+        self._budget: MemoryBudget | None = None
         self._forward: Forward | None = None
         self._runner: Runner
         kv = read_layout(model, device)
@@ -198,6 +203,16 @@ class Engine:
     def waiting_requests(self) -> int:
         """Requests that are sent and not begun."""
         return len(self._scheduler.waiting)
+
+    @property
+    def cache_tenant(self) -> Tenant | None:
+        """The prefix cache, to share memory with others; None if it is off."""
+        return self._cache
+
+    def share_memory(self, budget: MemoryBudget) -> None:
+        """Look at a budget now and then, which this engine's cache is part of, and heed it."""
+        with self._changed:
+            self._budget = budget
 
     # What callers do
 
@@ -506,6 +521,11 @@ class Engine:
         self._scheduler.sweep()
         if self._cache:
             self._cache.heed_pressure()
+            if self._budget and self.stats.steps % _LOOK_STEPS == 0:
+                if self.stats.prefill_tokens:
+                    token_seconds = self.stats.prefill_seconds / self.stats.prefill_tokens
+                    self._cache.ghosts.seconds_each = token_seconds * self.block_size
+                self._budget.look()
         self._scheduler.admit()
         ready = self._scheduler.ready()
         self._runner.compute(ready)

@@ -32,7 +32,7 @@ _EDGES = [
 ]
 _WIDTHS = [after - before for before, after in pairwise(_EDGES)]
 
-_PRIOR_USES = 8.0
+_PRIOR_USES = 2.0
 """So many uses are behind what is believed before anything is known of a kind."""
 _ENOUGH_USES = 32
 """Before so many uses were seen, nothing is known."""
@@ -141,7 +141,8 @@ class ReuseRates:
 def _smooth_rates(counts: _Counts) -> list[float]:
     """Return the rate in each span; where little was seen, the rate of the span before counts, too."""
     rates: list[float] = []
-    expected = sum(counts.uses) / sum(counts.watched_seconds)
+    # Uses of the same moment were watched for no time at all, and are no infinite rate.
+    expected = sum(counts.uses) / max(_FIRST_SPAN_SECONDS, sum(counts.watched_seconds))
     for span in range(_SPANS):
         rates.append((counts.uses[span] + 1) / (counts.watched_seconds[span] + 1 / expected))
         # Where nobody was watched, all that is left is that reuse becomes rarer with age.

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
+from axolotl_cache.budget import Ghosts
 from axolotl_cache.clock import Clock, wall_clock
 from axolotl_cache.errors import CapacityError, NamespaceMismatch
 from axolotl_cache.prefix.eviction import Ranking, Uses, name_after
@@ -117,6 +118,8 @@ class PrefixTree(Generic[P]):
         clock: returns seconds.
         discard: is given each payload that the tree lets go of.
         ranking: says which leaf goes first, and who is let in; None is least recently used first, and all.
+        ghosts: is told which blocks are evicted, and which of those are asked for after all. What having one
+            again would save counts as 1: only the owner knows seconds.
     """
 
     def __init__(
@@ -128,6 +131,7 @@ class PrefixTree(Generic[P]):
         clock: Clock = wall_clock,
         discard: Callable[[P], None] = lambda payload: None,
         ranking: Ranking | None = None,
+        ghosts: Ghosts | None = None,
     ) -> None:
         if block_size < 1:
             raise ValueError(f"block_size is {block_size}; a block holds at least 1 token")
@@ -138,6 +142,8 @@ class PrefixTree(Generic[P]):
         self._clock = clock
         self._discard = discard
         self._ranking = ranking
+        self._ghosts = ghosts
+        self._has_names = ranking is not None or ghosts is not None
         self._roots: dict[str, _Node[P]] = {}
         self._recency: OrderedDict[_Node[P], None] = OrderedDict()
         """Every unpinned node, oldest first."""
@@ -167,9 +173,9 @@ class PrefixTree(Generic[P]):
             path.append(child)
             node = child
         self._touch(path)
-        if self._ranking is not None:
+        if self._has_names:
             last = path[-1].name if path else _root_name(namespace)
-            self._ranking.asked(path, _names(last, keys[len(path) :]), self._clock())
+            self._asked(path, list(_names(last, keys[len(path) :])))
         for held in path:
             held.references += 1
         matched = len(path) * self.block_size
@@ -182,6 +188,14 @@ class PrefixTree(Generic[P]):
             difference=self._difference(node, tokens, matched) if node else None,
             nodes=tuple(path),
         )
+
+    def _asked(self, path: Sequence[_Node[P]], missing: Sequence[int]) -> None:
+        if self._ghosts is not None:
+            for name in missing:
+                if not self._ghosts.missed(name):  # those behind it would not have been found, either
+                    break
+        if self._ranking is not None:
+            self._ranking.asked(path, missing, self._clock())
 
     def peek(self, tokens: Sequence[int], *, namespace: str) -> int:
         """Return how many tokens `match` would find now. Changes nothing.
@@ -252,7 +266,7 @@ class PrefixTree(Generic[P]):
         root = self._roots.get(namespace)
         if root is None:
             root = self._roots[namespace] = _Node(namespace.encode(), None, None)
-            if self._ranking is not None:
+            if self._has_names:
                 root.name = _root_name(namespace)
         root.references += 1  # making room may take its last block away: the root must stay
         keys = self._keys(tokens)
@@ -300,8 +314,9 @@ class PrefixTree(Generic[P]):
                 "blocks of two models can't share a namespace"
             )
         node = _Node(key, parent, payload)
-        if self._ranking is not None:
+        if self._has_names:
             node.name = name_after(parent.name, key)
+        if self._ranking is not None:
             self._ranking.covered(parent)
             self._ranking.added(node, self._clock())
         parent.children[key] = node
@@ -361,8 +376,7 @@ class PrefixTree(Generic[P]):
             if self.stats.held_bytes <= max_bytes:
                 break
             if self._is_free(node):
-                self._remove(node)
-                self.stats.evicted_blocks += 1
+                self._evict(node)
         return before - self.stats.held_bytes
 
     def clear(self, *, namespace: str | None = None, pinned: bool = True) -> int:
@@ -377,13 +391,15 @@ class PrefixTree(Generic[P]):
         """
         roots = list(self._roots) if namespace is None else [namespace] if namespace in self._roots else []
         removed = 0
-        if self._ranking is not None:
-            self._ranking.forget()
         for name in roots:
             for node in list(self._walk(self._roots[name])):
                 if node.references == 0 and not node.children and (pinned or not node.pinned):
                     self._remove(node)
                     removed += 1
+        if self._ranking is not None:
+            self._ranking.forget()
+        if self._ghosts is not None:
+            self._ghosts.forget()
         return removed
 
     def blocks_in_use(self, *, namespace: str | None = None) -> int:
@@ -411,9 +427,14 @@ class PrefixTree(Generic[P]):
         if least is None or (at_most is not None and least.worth > at_most):
             return False
         node: _Node[P] = least.leaf
-        self._remove(node, least.worth)
-        self.stats.evicted_blocks += 1
+        self._evict(node, least.worth)
         return True
+
+    def _evict(self, node: _Node[P], worth: float | None = None) -> None:
+        if self._ghosts is not None and node.payload is not None:
+            self._ghosts.evicted(node.name, node.payload.nbytes, 1.0)
+        self._remove(node, worth)
+        self.stats.evicted_blocks += 1
 
     def _oldest_first(self) -> Iterator[_Node[P]]:
         # A copy would cost O(n) for each block evicted; instead look again after each removal.

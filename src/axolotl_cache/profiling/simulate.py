@@ -13,7 +13,7 @@ import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from axolotl_cache.prefix import PolicyName, PrefixTree, make_ranking
+from axolotl_cache.prefix import PolicyName, PrefixTree, Ranking, make_ranking
 
 _NO_BLOCK = 2**32 - 1
 """Behind the last whole block of a prompt that goes on: the tree keeps the last token from being found."""
@@ -86,13 +86,39 @@ def simulate(
     Raises:
         ValueError: a prompt is longer than its blocks, or there is no such policy.
     """
+    ranking = make_ranking(policy)
+    return replay(
+        requests,
+        block_size=block_size,
+        capacity_blocks=capacity_blocks,
+        ranking=ranking,
+        ttl_seconds=ttl_seconds,
+        name=policy,
+    )
+
+
+def replay(
+    requests: Iterable[BlockRequest],
+    *,
+    block_size: int,
+    capacity_blocks: int,
+    ranking: Ranking | None,
+    ttl_seconds: float | None = None,
+    name: str = "",
+) -> Simulated:
+    """Return the same as `simulate` for a ranking of one's own, which may know something already.
+
+    Args:
+        requests: in order of time.
+        block_size: tokens in a block.
+        capacity_blocks: most blocks held.
+        ranking: who goes first; None is least recently used first.
+        ttl_seconds: blocks that nobody asked for in this time go.
+        name: of the ranking, for the result.
+    """
     clock = _At()
     tree = PrefixTree[_Nothing](
-        block_size=1,
-        max_bytes=capacity_blocks,
-        ttl_seconds=ttl_seconds,
-        clock=clock,
-        ranking=make_ranking(policy),
+        block_size=1, max_bytes=capacity_blocks, ttl_seconds=ttl_seconds, clock=clock, ranking=ranking
     )
     nothing = _Nothing()
     count = prompt_tokens = 0
@@ -106,7 +132,7 @@ def simulate(
         count += 1
         prompt_tokens += request.prompt_tokens
     hit_tokens = tree.stats.hit_tokens * block_size
-    return Simulated(policy, capacity_blocks, count, prompt_tokens, hit_tokens, tree.stats.evicted_blocks)
+    return Simulated(name, capacity_blocks, count, prompt_tokens, hit_tokens, tree.stats.evicted_blocks)
 
 
 def optimum(requests: Sequence[BlockRequest], *, block_size: int, capacity_blocks: int) -> Simulated:

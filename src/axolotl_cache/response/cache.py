@@ -14,6 +14,7 @@ from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from axolotl_cache.budget import Tenant
 from axolotl_cache.clock import Clock, wall_clock
 from axolotl_cache.erasure import ErasureReport
 from axolotl_cache.errors import StoreError
@@ -129,12 +130,17 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         )
         self._folder = disk.folder
         own = make_policy(policy, capacity, Random())  # noqa: S311
-        memory = MemoryStore(capacity, policy=own, max_bytes=max_bytes)
+        memory = MemoryStore(capacity, policy=own, max_bytes=max_bytes, saved_seconds=_saved_seconds)
         self._tiers = Tiers(memory, disk.store, clock, Savings(prices))
         self._wrong = WrongAnswers(disk.folder, self._scope, disk.secret)
         self._flights: Flights | None = None
         self._making_flights = Lock()
         _ALIVE.add(self)
+
+    @property
+    def memory_tenant(self) -> Tenant:
+        """The part of it that is in memory, to share that with other caches (`budget.py`)."""
+        return self._tiers
 
     # The four of every day
 
@@ -616,6 +622,12 @@ class SmartInferenceCache(MutableMapping[str, Any]):
 
 
 _ALIVE: weakref.WeakSet[SmartInferenceCache] = weakref.WeakSet()
+
+
+def _saved_seconds(record: Record) -> float:
+    """Return what a hit saves: what computing the answer took, as far as that is known."""
+    cost = decode_cost(record.cost)
+    return as_cost(cost).seconds if cost else 0.0
 
 
 def _renew_in_child() -> None:

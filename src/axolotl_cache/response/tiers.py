@@ -10,6 +10,7 @@ from dataclasses import replace
 from threading import Lock, RLock
 from typing import Any, TypeVar
 
+from axolotl_cache.budget import Ghosts
 from axolotl_cache.clock import Clock
 from axolotl_cache.erasure import ErasureReport
 from axolotl_cache.errors import StoreError
@@ -58,6 +59,31 @@ class Tiers:
         self._warned_at: float | None = None
         self._closed = False
 
+    # Sharing memory
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the entries in memory."""
+        return self._memory.size_bytes
+
+    @property
+    def ghosts(self) -> Ghosts:
+        """What memory had to evict; remembered from the first time that somebody asks."""
+        with self._lock:
+            if self._memory.ghosts is None:
+                self._memory.ghosts = Ghosts()
+            return self._memory.ghosts
+
+    def resize(self, max_bytes: int) -> int:
+        """Hold at most so many bytes in memory from now on; the disk keeps what it has. Returns them."""
+        now = self._clock()
+        with self._changing, self._lock:
+            self._memory.max_bytes = max_bytes
+            departed = self._memory.shrink(now)
+            if self._disk is None:
+                self._note_departed(departed, now)
+        return max_bytes
+
     # Reading
 
     def contains(self, key: str) -> bool:
@@ -96,6 +122,8 @@ class Tiers:
                 record = copy = self._promises.kept(key, now)
             if record is None or (max_age_seconds is not None and now - record.created_at > max_age_seconds):
                 self._misses += 1
+                if self._memory.ghosts is not None:
+                    self._memory.ghosts.missed(key)
                 return None
             if record is copy:
                 self._memory_hits += 1
