@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Literal, Protocol
@@ -50,7 +50,6 @@ class Leaf(Protocol):
 
     name: int
     uses: Uses | None
-    references: int
     parent: Any
     """The block in front of it; at the start of a prompt one that stands for the namespace."""
 
@@ -185,18 +184,22 @@ class Ranking(ABC):
 
     # What the tree asks
 
-    def least(self, now_seconds: float) -> Least | None:
+    def least(self, now_seconds: float, is_free: Callable[[Any], bool]) -> Least | None:
         """Return the leaf worth least of those looked at and its worth; None if none can go.
+
+        Args:
+            now_seconds: by the clock.
+            is_free: whether a leaf may go; not, while somebody uses it.
 
         Cost: O(1), but where many leaves are in use.
         """
         if self._next is not None:
             leaf, bound = self._next
-            if leaf.references == 0 and leaf.uses and (worth := self.worth(leaf.uses, now_seconds)) <= bound:
+            if is_free(leaf) and leaf.uses and (worth := self.worth(leaf.uses, now_seconds)) <= bound:
                 return Least(leaf, worth)
         looked_at, best, least, used_at = 0, None, 0.0, 0.0
         for leaf in self._round():
-            if leaf.references or leaf.uses is None:
+            if leaf.uses is None or not is_free(leaf):
                 continue
             looked_at += 1
             worth = self.worth(leaf.uses, now_seconds)
