@@ -84,6 +84,11 @@ class Tiers:
                 self._note_departed(departed, now)
         return max_bytes
 
+    @property
+    def is_persistent(self) -> bool:
+        """Whether there is a disk behind memory."""
+        return self._disk is not None
+
     # Reading
 
     def contains(self, key: str) -> bool:
