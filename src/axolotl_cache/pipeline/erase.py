@@ -35,6 +35,8 @@ def erase_everywhere(
     steps: list[Callable[[], ErasureReport]] = []
     if pipeline.response is not None:
         steps.append(partial(pipeline.response.erase, tenant=tenant, user=user, session=session))
+    if pipeline.semantic is not None:
+        steps.append(pipeline.semantic.erased)
     if keys_and_values:
         steps.append(pipeline.engine.erase)
     elif tenant is None:

@@ -1,6 +1,6 @@
 """A request's way through the tiers. The one place that knows their order.
 
-    request -> response cache (exact) -> engine with the prefix cache -> answer
+    request -> response cache (exact) -> semantic cache -> engine with the prefix cache -> answer
 
 Every answer says which tier served it, what was reused, and why the others could not.
 """
@@ -11,8 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from axolotl_cache.clock import Clock, wall_clock
 from axolotl_cache.config import TtlRules
@@ -28,7 +28,7 @@ from axolotl_cache.pipeline.erase import erase_everywhere
 from axolotl_cache.pipeline.exact import OFF, ExactTier, Question
 from axolotl_cache.pipeline.prefix_miss import PREFIX_OFF, prefix_miss
 from axolotl_cache.pipeline.shared_stream import SharedStreams
-from axolotl_cache.pipeline.stored import from_entry
+from axolotl_cache.pipeline.stored import from_entry, to_value
 from axolotl_cache.pipeline.totals import Totals
 from axolotl_cache.pipeline.writing import Writing
 from axolotl_cache.request import Answer, Delta, Miss, Request, Served, Usage
@@ -36,6 +36,27 @@ from axolotl_cache.response import Entry, KeyExplanation, SmartInferenceCache
 from axolotl_cache.response.accounts import as_cost
 from axolotl_cache.response.prices import NO_PRICES, Cost, PriceTable
 from axolotl_cache.response.storable import ABORTED, FAILED
+
+if TYPE_CHECKING:
+    from axolotl_cache.pipeline.semantic import Found, Hit, SemanticMatching
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What there is to compute, and what the tiers before the engine said of it."""
+
+    request: Request
+    text: str
+    """Its prompt, rendered."""
+    namespace: Namespace
+    adapter: Adapter | None
+    started: float
+    """When the request came, on the clock of `time.perf_counter`."""
+    question: Question | None = None
+    """As the exact tier sees it; None if the response cache is off."""
+    response_miss: Miss | None = None
+    alike: Found | None = None
+    """As the semantic tier sees it; None if that is off."""
 
 
 class Pipeline:
@@ -50,12 +71,15 @@ class Pipeline:
         ttl_rules: for how long answers of which kind may be served; None is the response cache's timeout.
         leave_out: sampling settings that are no part of a stored answer's key, as `["seed"]`: requests that
             differ there alone share an answer.
+        semantic: finds stored answers to questions in other words; None leaves it out. It must be over
+            `response`.
         prices: what answers cost, for the account of what was saved.
         model_name: of the model as it was loaded, in `prices`; adapters go by their own names.
         clock: wall clock, for the age of stored answers.
 
     Attributes:
         response_enabled: kill switch of the response cache, at run time.
+        semantic: the tier for questions in other words; its `enabled` is its kill switch, at run time.
         prefix_enabled: kill switch of the prefix cache, at run time.
     """
 
@@ -69,6 +93,7 @@ class Pipeline:
         adapters: Adapters | None = None,
         ttl_rules: TtlRules | None = None,
         leave_out: Iterable[str] = (),
+        semantic: SemanticMatching | None = None,
         prices: PriceTable = NO_PRICES,
         model_name: str = "",
         clock: Clock = wall_clock,
@@ -79,9 +104,11 @@ class Pipeline:
         self.namespace = namespace.for_layout(engine.exactness.mode)
         self.response = response
         self.response_enabled = response is not None
+        self.semantic = semantic
         self.prefix_enabled = True
         self.totals = Totals()
-        self._exact = None if response is None else ExactTier(response, ttl_rules, leave_out)
+        self._leave_out = tuple(leave_out)
+        self._exact = None if response is None else ExactTier(response, ttl_rules, self._leave_out)
         self._prices = prices
         self._model_name = model_name
         self._counting = threading.Lock()
@@ -115,16 +142,28 @@ class Pipeline:
         if exact is None:
             if request.cache_control.only_if_cached:
                 raise NotCached(OFF)
-            yield from self._compute(request, text, namespace, adapter, None, None, started)
+            work = Work(request, text, namespace, adapter, started)
+            yield from self._counting_all(self._compute(work))
             return
         question = exact.question(request, text, namespace)
         found = exact.look_up(question)
-        if request.cache_control.only_if_cached and isinstance(found, Miss):
-            raise NotCached(f"nothing stored can answer this request: {found.reason}")
         if isinstance(found, Entry):
             yield from self._handed_out(self._stored(found, question, started))
             return
-        compute = partial(self._compute, request, text, namespace, adapter, question, found, started)
+        alike = self._find_alike(request, question, namespace)
+        if alike is not None and alike.hit is not None:
+            work = Work(request, text, namespace, adapter, started, question, found)
+            yield from self._handed_out(self._alike(alike.hit, work))
+            if alike.hit.found.check and question.not_stored is None:
+                self._check_later(replace(work, alike=replace(alike, hit=None, lookup=None)), alike.hit)
+            return
+        if request.cache_control.only_if_cached:
+            raise NotCached(f"nothing stored can answer this request: {found.reason}")
+        work = Work(request, text, namespace, adapter, started, question, found, alike)
+
+        def compute() -> Generator[Delta | Answer, None, None]:
+            return self._counting_all(self._compute(work))
+
         yield from self._shared(exact, question, compute, started) if question.may_be_shared else compute()
 
     def _handed_out(self, stored: Answer, told: str = "") -> Generator[Delta | Answer, None, None]:
@@ -169,20 +208,12 @@ class Pipeline:
                     "an answer failed half way, and is not stored either; send the request again"
                 )
 
-    def _compute(
-        self,
-        request: Request,
-        text: str,
-        namespace: Namespace,
-        adapter: Adapter | None,
-        question: Question | None,
-        response_miss: Miss | None,
-        started: float,
-    ) -> Generator[Delta | Answer, None, None]:
-        """Yield an answer that the engine computes, and store it if it may be."""
+    def _compute(self, work: Work) -> Generator[Delta | Answer, None, None]:
+        """Yield an answer that the engine computes, and store it if it may be; count no answer."""
+        request, question, started = work.request, work.question, work.started
         ended = FAILED
         try:
-            generation = self._generate(request, text, namespace, adapter)
+            generation = self._generate(request, work.text, work.namespace, work.adapter)
             writing = Writing(self.renderer, generation, request.sampling)
             yield from writing.deltas()
             ended = ""
@@ -201,7 +232,8 @@ class Pipeline:
             usage=Usage(generation.prompt_tokens, generation.cached_tokens, writing.completion_tokens),
             ttft_seconds=(writing.first_at or now) - started,
             total_seconds=now - started,
-            response_miss=response_miss,
+            response_miss=work.response_miss,
+            semantic_miss=None if work.alike is None else work.alike.miss,
             prefix_miss=prefix_miss(self.renderer, generation) if self.prefix_enabled else Miss(PREFIX_OFF),
             saved=self._prices.saved_by_prefix(
                 generation.cached_tokens, self._prefill_seconds(generation), self._name(request)
@@ -210,11 +242,66 @@ class Pipeline:
             ttl=None if question is None else question.ttl,
             logprobs=writing.logprobs,
         )
-        if question is None or self._exact is None:
-            not_stored: str | None = OFF
-        else:
-            not_stored = self._exact.keep(question, answer, self._name(request))
-        yield self._counted(replace(answer, not_stored=not_stored))
+        yield replace(answer, not_stored=self._keep(work, answer))
+
+    def _keep(self, work: Work, answer: Answer) -> str | None:
+        """Store a computed answer, and tell the semantic tier of it; return why it is not stored."""
+        if work.question is None or self._exact is None:
+            return OFF
+        name = self._name(work.request)
+        if self.semantic is None or work.alike is None:
+            return self._exact.keep(work.question, answer, name)
+        asked, tags = self.semantic.to_store(work.alike)
+        not_stored = self._exact.keep(work.question, answer, name, asked, tags)
+        self.semantic.computed(work.alike, work.question.key, answer.text, is_stored=not_stored is None)
+        return not_stored
+
+    def _find_alike(self, request: Request, question: Question, namespace: Namespace) -> Found | None:
+        """Ask the semantic tier; None if there is none, or it is switched off."""
+        if self.semantic is None or not self.semantic.enabled:
+            return None
+        return self.semantic.find(request, question, namespace, self._leave_out)
+
+    def _alike(self, hit: Hit, work: Work) -> Answer:
+        """Return a stored answer to another question, as the answer to this one."""
+        question = work.question
+        if question is None:
+            raise ValueError("only what the exact tier was asked is served from another question")
+        stored = self._stored(hit.entry, question, work.started)
+        tokens = len(self.renderer.tokens(work.text, is_plain=False))
+        usage = Usage(tokens, tokens, stored.usage.completion_tokens)
+        took = time.perf_counter() - work.started
+        return replace(
+            stored,
+            served=Served.HIT_SEMANTIC,
+            usage=usage,
+            match=hit.match,
+            response_miss=work.response_miss,
+            ttft_seconds=took,
+            total_seconds=took,
+        )
+
+    def _check_later(self, work: Work, hit: Hit) -> None:
+        """Have a hit's answer computed in the background, compared, and stored under its own question."""
+
+        def check() -> None:
+            (fresh,) = [
+                part
+                for part in self._compute(replace(work, started=time.perf_counter()))
+                if isinstance(part, Answer)
+            ]
+            if self.semantic is not None and work.alike is not None:
+                self.semantic.compare(hit.found, work.alike.asked, fresh.text)
+
+        if self.semantic is not None:
+            self.semantic.background.submit(check)
+
+    def _counting_all(
+        self, parts: Generator[Delta | Answer, None, None]
+    ) -> Generator[Delta | Answer, None, None]:
+        with closing(parts):
+            for part in parts:
+                yield self._counted(part) if isinstance(part, Answer) else part
 
     def _generate(
         self, request: Request, text: str, namespace: Namespace, adapter: Adapter | None
@@ -244,6 +331,9 @@ class Pipeline:
     def report_wrong(self, answer: Answer) -> bool:
         """Remove a stored answer that is wrong; this same answer is never stored for its request again.
 
+        One that was served for a question in other words is not removed, as it may be right for its own: it
+        is never served for this one again, and for others only after it was right three times.
+
         Returns:
             Whether it was stored.
 
@@ -253,6 +343,8 @@ class Pipeline:
         """
         if self._exact is None or not answer.key:
             raise RequestError("this answer is of no entry in the response cache: that was off")
+        if answer.match is not None and self.semantic is not None:
+            return self.semantic.report_wrong(answer.match, answer.key, to_value(answer))
         return self._exact.report_wrong(answer)
 
     def erase(
@@ -328,6 +420,8 @@ class Pipeline:
 
     def close(self) -> None:
         """Write out what is pending and let go of files."""
+        if self.semantic is not None:
+            self.semantic.close()
         self.engine.close()
         if self.response is not None:
             self.response.close()
@@ -371,6 +465,7 @@ class Pipeline:
             total_seconds=total_seconds,
             saved=self._prices.saved_by_answer(cost, total_seconds),
             response_miss=None,
+            semantic_miss=None,
             prefix_miss=None,
         )
 

@@ -143,6 +143,13 @@ def context_features(
     )
 
 
+def compares_histories(a: Context, b: Context) -> bool:
+    """Return whether `context_features` looks at the two cosines: histories in other words. Symmetric."""
+    return not (a.standalone and b.standalone) and (
+        _contained(a.users + a.answers, b.users + b.answers) < SAME_CONVERSATION
+    )
+
+
 def check_context(a: Context, b: Context) -> Veto | None:
     """Return why one conversation's answer must not be served for the other, or None.
 
