@@ -65,9 +65,7 @@ def make(loaded, engine, clock, bag_of_words, answers, tmp_path):
         if cache is None:
             cache = SmartInferenceCache(100, 60, folder, clock=clock, encryption_key=key)
         settings = {"max_error_rate": 0.3, "check_share": 0.0} | options
-        semantic = open_semantic(
-            cache, embedder=bag_of_words, clock=clock, rng=random.Random(1), **settings
-        )
+        semantic = open_semantic(cache, embedder=bag_of_words, clock=clock, rng=random.Random(1), **settings)
         pipeline = Pipeline(engine, renderer, loaded.namespace, cache, semantic=semantic, clock=clock)
         made.append(pipeline)
         return pipeline
@@ -78,7 +76,10 @@ def make(loaded, engine, clock, bag_of_words, answers, tmp_path):
         pipeline.response.close()
 
 
-def ask(text=FIRST, *before, system="You help.", control=CacheControl(), **options) -> Request:
+DEFAULT_CONTROL = CacheControl()
+
+
+def ask(text=FIRST, *before, system="You help.", control=DEFAULT_CONTROL, **options) -> Request:
     sampling = options.pop("sampling", Sampling(max_new_tokens=2))
     said = [Message("user" if n % 2 == 0 else "assistant", each) for n, each in enumerate(before)]
     messages = (Message("system", system), *said, Message("user", text))
@@ -114,8 +115,9 @@ def test_a_miss_says_which_guard_forbade_it(make):
     answer = pipeline.answer(ask("Where is my order 48231?"))
     assert answer.served is not Served.HIT_SEMANTIC
     assert "the guard for numbers: 48231 / 48213" in answer.semantic_miss.reason
-    far = pipeline.answer(ask("What is the capital of Peru?"))
-    assert "is needed" in far.semantic_miss.reason
+    pipeline.answer(ask("Where can I buy bread?"))
+    far = pipeline.answer(ask("Who can buy bread in Peru?"))
+    assert "question kind" in far.semantic_miss.reason or "is needed" in far.semantic_miss.reason
 
 
 @pytest.mark.parametrize(
@@ -134,7 +136,7 @@ def test_never_across(make, change):
     pipeline = make()
     pipeline.answer(ask())
     assert pipeline.answer(ask(AGAIN, **change)).served is not Served.HIT_SEMANTIC
-    assert pipeline.answer(ask(AGAIN)).served is Served.HIT_SEMANTIC  # the control
+    assert pipeline.answer(ask(THIRD)).served is Served.HIT_SEMANTIC  # the control
     assert pipeline.answer(ask(THIRD, **change)).served is Served.HIT_SEMANTIC  # and within its own
 
 
@@ -200,7 +202,9 @@ def test_the_kill_switch(make):
     assert pipeline.answer(ask(AGAIN)).served is Served.HIT_SEMANTIC
 
 
-@pytest.mark.parametrize("how", ["expired", "evicted", "invalidated", "erased", "wrong", "cleared", "replaced"])
+@pytest.mark.parametrize(
+    "how", ["expired", "evicted", "invalidated", "erased", "wrong", "cleared", "replaced"]
+)
 @pytest.mark.parametrize("on_disk", [False, True])
 def test_what_is_gone_from_the_exact_tier_is_gone_here(make, clock, tmp_path, how, on_disk):
     pipeline = make(tmp_path / "cache" if on_disk else None)

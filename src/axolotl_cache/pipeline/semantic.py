@@ -17,6 +17,7 @@ from axolotl_cache.pipeline.background import Background
 from axolotl_cache.request import Match, Miss, Request
 from axolotl_cache.response import Entry, SmartInferenceCache
 from axolotl_cache.response.semantic.asked import MOST_CHARACTERS, Asked
+from axolotl_cache.response.semantic.calibration import interval
 from axolotl_cache.response.semantic.check_log import FILE_NAME, CheckLog
 from axolotl_cache.response.semantic.comparer import Comparer, SameAnswer
 from axolotl_cache.response.semantic.embedders import DEFAULT, EMBEDDERS, Embedder
@@ -74,9 +75,9 @@ class Found:
 class SemanticMatching:
     """Asks `SemanticTier` for a match, and the response cache for its answer.
 
-    What is stored of a question lies in the answer's own entry, and goes with it, whatever the reason: its time
-    is up, it was evicted, invalidated, erased. What is in memory here is let go of at the same moment, and
-    read from the entries when a partition is first asked for, or another process has changed them.
+    What is stored of a question lies in the answer's own entry, and goes with it, whatever the reason: its
+    time is up, it was evicted, invalidated, erased. What is in memory here is let go of at the same moment,
+    and read from the entries when a partition is first asked for, or another process has changed them.
 
     Args:
         tier: finds matches.
@@ -186,6 +187,30 @@ class SemanticMatching:
         found = Lookup("", match.key, match.question, likely, likely, would_serve=False, check=False, why="")
         self._observe(found, right=False)
         return self._cache.peek(match.key) is not None
+
+    def report(self) -> str:
+        """Return what was looked up, served or would have been, and what comparisons found; for people."""
+        stats, seen = self.tier.stats(), list(self.tier.observations)
+        would = "would have been served (shadow mode)" if self.tier.mode == "shadow" else "served"
+        lines = [
+            f"in other words: {stats.lookups} looked up, {stats.would_serve} {would}, {stats.questions} "
+            f"questions held; from a probability of {self.tier.threshold:g}"
+        ]
+        if stats.vetoes:
+            guards = sorted(stats.vetoes.items(), key=lambda item: -item[1])
+            lines.append("  forbidden by guards: " + ", ".join(f"{name} {count}" for name, count in guards))
+        for name, kind in (("hits", True), ("near misses", False)):
+            compared = [each.right for each in seen if each.would_serve is kind]
+            if compared:
+                wrong = compared.count(False)
+                low, high = interval(wrong, len(compared))
+                lines.append(
+                    f"  {name} compared with the model: {len(compared)}, wrong {wrong} "
+                    f"({wrong / len(compared):.1%}, 95 % interval {low:.1%} to {high:.1%})"
+                )
+        if stats.alarms:
+            lines.append(f"  {stats.alarms} partition(s) serve no more: checks found too many wrong hits")
+        return "\n".join(lines)
 
     def erased(self) -> ErasureReport:
         """Forget which entries were compared; for after an erasure. The texts went with their entries.

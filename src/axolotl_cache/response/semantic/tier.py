@@ -23,6 +23,7 @@ from axolotl_cache.response.semantic.check_log import Check, CheckLog
 from axolotl_cache.response.semantic.context import check_context, compares_histories, context_features
 from axolotl_cache.response.semantic.embedders import Embedder
 from axolotl_cache.response.semantic.facts.extract import forget_texts
+from axolotl_cache.response.semantic.facts.residue import same_words
 from axolotl_cache.response.semantic.features import features_of
 from axolotl_cache.response.semantic.guards import Veto
 from axolotl_cache.response.semantic.index import Index
@@ -352,6 +353,8 @@ class SemanticTier:
         question = float(self.calibration.probability(features_of(a.last, b.last, cosine))[0])
         if not (asked.has_history or other.has_history):
             return question
+        if same_words(a.last, b.last):
+            question = 1.0  # "yes" and "Yes, please": what was said before decides alone
         reply = users = 0.0
         if compares_histories(a, b):
             reply, users = (float(x) for x in np.sum(asked.history * other.history, axis=1))
