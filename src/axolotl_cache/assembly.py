@@ -8,21 +8,24 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from axolotl_cache.config import Prices, Settings, format_size
+from axolotl_cache.config import Prices, Settings, format_size, read_encryption_key
 from axolotl_cache.engine.adapters import Adapters
 from axolotl_cache.engine.engine import Engine
 from axolotl_cache.engine.live import LiveModel
 from axolotl_cache.engine.loader import LoadedModel, hide_progress, load_model
-from axolotl_cache.engine.lower import LowerTier, open_lower_store
+from axolotl_cache.engine.lower import LowerTier, layout_digest, open_lower_store, stored_block_bytes
 from axolotl_cache.engine.memory import PressureGovernor, available_memory_bytes, total_memory_bytes
 from axolotl_cache.engine.pool import KVLayout
 from axolotl_cache.engine.prompt import PromptRenderer
 from axolotl_cache.generate import CachedGenerate
 from axolotl_cache.paths import cache_home, keys_and_values_home
 from axolotl_cache.pipeline import Pipeline
+from axolotl_cache.pipeline.session import SessionStep
 from axolotl_cache.response import SmartInferenceCache
 from axolotl_cache.response.prices import NO_PRICES, PriceTable
-from axolotl_cache.stored_answers import open_response_cache
+from axolotl_cache.session.render import without_special
+from axolotl_cache.stored_answers import open_response_cache, shared_tier
+from axolotl_cache.stored_sessions import open_records, open_sessions
 
 if TYPE_CHECKING:
     from axolotl_cache.pipeline.semantic import SemanticMatching
@@ -82,9 +85,11 @@ def open_pipeline(
         use_prefix_cache=use_prefix_cache,
         adapters=named,
     )
+    renderer = PromptRenderer(loaded.tokenizer, loaded.chat_template)
+    is_caching = use_prefix_cache or response is not None
     pipeline = Pipeline(
         engine,
-        PromptRenderer(loaded.tokenizer, loaded.chat_template),
+        renderer,
         loaded.namespace,
         response,
         adapters=named,
@@ -92,6 +97,7 @@ def open_pipeline(
         semantic=None if response is None else _semantic(settings, response, report),
         prices=_prices(settings.inference.prices),
         model_name=str(settings.axolotl.get("base_model", "")),
+        session=_open_session_step(settings, renderer) if is_caching else None,
     )
     pipeline.prefix_enabled = use_prefix_cache and engine.can_reuse
     if use_prefix_cache and not engine.can_reuse:
@@ -131,6 +137,15 @@ def _semantic(settings: Settings, response: SmartInferenceCache, report: Report)
         f"of {matching.tier.threshold:g}{proven}"
     )
     return matching
+
+
+def _open_session_step(settings: Settings, renderer: PromptRenderer) -> SessionStep | None:
+    special = renderer.special_tokens
+    sessions = open_sessions(settings)
+    records = open_records(settings, sessions, plain=lambda text: without_special(text, special))
+    if sessions is None and records is None:
+        return None
+    return SessionStep(renderer, sessions, records, tracking=settings.session.entity_tracking)
 
 
 def _prices(prices: Prices | None) -> PriceTable:
@@ -174,7 +189,7 @@ def wrap_generate(
             use_prefix_cache=use_prefix_cache,
         )
 
-    response = open_response_cache(settings)
+    response = open_response_cache(settings, report=report)
     if settings.inference.semantic_matching is not False:
         report(
             "warning: semantic_matching has no effect here: this program hands over tokens, and no question; "
@@ -226,6 +241,8 @@ def _open_engine(
 
 
 def _open_lower(settings: Settings, report: Report, layout: KVLayout, block_size: int) -> Sequence[LowerTier]:
+    if settings.model.cache_backend == "redis":
+        return _open_shared_blocks(settings, report, layout, block_size)
     if settings.model.cache_backend != "disk":
         return ()
     if settings.inference.encryption_key_from:
@@ -235,6 +252,24 @@ def _open_lower(settings: Settings, report: Report, layout: KVLayout, block_size
         )
     store = open_lower_store(
         keys_and_values_home(), layout=layout, block_size=block_size, max_bytes=settings.model.max_cache_size
+    )
+    ttl = settings.inference.entry_timeout
+    if settings.session.enable_session_cache:  # what a session has in memory, it should have after a restart
+        ttl = max(ttl, settings.session.session_timeout)
+    return (LowerTier(store, layout=layout, block_size=block_size, ttl_seconds=ttl, report=report),)
+
+
+def _open_shared_blocks(
+    settings: Settings, report: Report, layout: KVLayout, block_size: int
+) -> Sequence[LowerTier]:
+    """Open the tier of blocks on the servers of `cluster_cache`; sealed if there is an encryption key."""
+    shared = shared_tier(settings, report)
+    if shared is None:
+        return ()
+    store = shared.blocks(
+        f"kv-{layout_digest(layout, block_size)}",
+        max(1, settings.model.max_cache_size // stored_block_bytes(layout, block_size)),
+        encryption_key=read_encryption_key(settings),
     )
     ttl = settings.inference.entry_timeout
     return (LowerTier(store, layout=layout, block_size=block_size, ttl_seconds=ttl, report=report),)

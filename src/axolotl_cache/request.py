@@ -152,9 +152,11 @@ class Request:
     principal: str = ""
     """Who asks. Another principal is served no answer of this one's; prefixes are shared."""
     session: str = ""
-    """Which conversation this is; stored answers can be removed by it."""
+    """Which conversation this is, of this principal. What it computed is kept for its next turn; stored
+    answers can be removed by it."""
     entities: tuple[str, ...] = ()
-    """What the request is about, as `order 4711`; stored answers can be removed by it."""
+    """What the request is about, as `order 4711`; their records join the prompt, and stored answers can be
+    removed by it."""
     route: str = ""
     """Where the request came in, as `/v1/chat/completions`; for `ttl_rules`."""
     tags: tuple[str, ...] = ()
@@ -263,6 +265,40 @@ class Saved:
 
 
 @dataclass(frozen=True, slots=True)
+class EntityUse:
+    """What an entity meant for one answer."""
+
+    name: str
+    """Kind and value, as `order 67890`."""
+    why: str
+    """`asked for` by the request itself, `this turn` speaks of it, or an `earlier turn` did."""
+    record: str
+    """`joined` the prompt, `no record`, `not allowed`, `failed`, `no provider`, or `left out`."""
+    note: str = ""
+    """For people: why it failed, or what is reused in its place."""
+    tokens: int = 0
+    """Of its record in the prompt; 0 where the answer was stored, and no token was looked at."""
+    cached_tokens: int = 0
+    """Those of them that were not computed."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionAccount:
+    """What a request's session and entities did for its answer."""
+
+    id: str
+    """Of the session; empty for a request with entities and no session."""
+    turn: int = 0
+    """Number of the turn, from 1; 0 without a session."""
+    entities: tuple[EntityUse, ...] = ()
+    unsure: tuple[str, ...] = ()
+    """What the turn may point back to, likeliest first, where it can't be told which of several."""
+    conversation_tokens: int = 0
+    """Tokens of the prompt behind system message and records; 0 where no token was looked at."""
+    conversation_cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What came back, and where it came from."""
 
@@ -295,6 +331,8 @@ class Answer:
     logprobs: tuple[TokenLogprob, ...] = ()
     """One for each token of the answer, if `Sampling.logprobs` asked for them; the end token has none.
     A token whose text a stop string cut off is among them."""
+    session: SessionAccount | None = None
+    """What session and entities did for it; None for a request without either, or with sessions off."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,13 +32,48 @@ def sealed(folder: Path, capacity: int, **options) -> SharedStore:
     return open_disk(folder, capacity, encryption_key=bytes(32), **given).store
 
 
+SERVERS: dict[str, str] = {}
+
+
+@pytest.fixture(autouse=True)
+def _valkey(request: pytest.FixtureRequest) -> None:
+    """One server for all of them: a folder that a store is given is its name there."""
+    given = getattr(request.node, "callspec", None)
+    kinds = [] if given is None else list(given.params.values())
+    if any(isinstance(kind, str) and kind.endswith("redis") for kind in kinds):
+        SERVERS["url"] = request.getfixturevalue("valkey").url
+
+
+def on_redis(folder: Path, capacity: int, **options) -> SharedStore:
+    from axolotl_cache.stores.redis.address import parse_address
+    from axolotl_cache.stores.redis.link import Link
+    from axolotl_cache.stores.redis.store import RedisStore
+
+    link = Link(parse_address(SERVERS["url"]))
+    return RedisStore(link, capacity, space=str(folder), within_seconds=5, **options)
+
+
+def sealed_on_redis(folder: Path, capacity: int, *, scope: bytes = b"", **options) -> SharedStore:
+    pytest.importorskip("cryptography")
+    from axolotl_cache.stores.sealed import SealedStore
+    from axolotl_cache.stores.sealing import Sealer
+
+    sealer = Sealer(bytes(32))
+    inner = on_redis(folder, capacity, scope=sealer.scope(scope), **options)
+    return SealedStore(inner, sealer, scope=sealer.scope(scope))
+
+
 STORES: dict[str, Callable[..., Store]] = {
     "memory": lambda folder, capacity, **options: MemoryStore(capacity, **options),
     "sqlite": SqliteStore,
     "sealed": sealed,
+    "redis": on_redis,
+    "sealed redis": sealed_on_redis,
 }
-SHARED: dict[str, Callable[..., SharedStore]] = {"sqlite": SqliteStore, "sealed": sealed}
-COUNTING_WHAT_IS_GIVEN = [kind for kind in STORES if kind != "sealed"]  # that one counts what is on disk
+SHARED: dict[str, Callable[..., SharedStore]] = {
+    kind: make for kind, make in STORES.items() if kind != "memory"
+}
+COUNTING_WHAT_IS_GIVEN = [kind for kind in STORES if "sealed" not in kind]  # those count what is stored
 
 
 def factory_of(make: Callable[..., Store], folder: Path) -> Iterator[Callable[..., Store]]:
@@ -194,7 +229,11 @@ def test_removing_by_key_tag_and_age(make):
     store.put("a", record(tags=("red", "old")), NOW)
     store.put("b", record(tags=("red",), created=NOW + 10), NOW)
     store.put("c", record(created=NOW + 10), NOW)
+    assert store.keys(tag="red") == ["a", "b"]
+    assert store.keys(tag="old") == ["a"]
+    assert store.keys(tag="green") == []
     assert store.remove(NOW, tag="red", created_before=NOW + 10) == ["a"]
+    assert store.keys(tag="red") == ["b"]
     assert store.remove(NOW, keys=["a", "c", "nothing"]) == ["c"]
     assert store.remove(NOW, keys=["b"], tag="green") == []
     assert store.remove(NOW) == ["b"]

@@ -8,7 +8,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from axolotl_cache.clock import ManualClock
 from axolotl_cache.errors import CapacityError
-from axolotl_cache.prefix import PrefixTree
+from axolotl_cache.prefix import Fence, Lease, PrefixTree
 
 BLOCK = 2
 TTL = 100
@@ -16,13 +16,28 @@ MAX_BLOCKS = 6
 
 prompts = st.lists(st.integers(0, 1), max_size=9)
 namespaces = st.sampled_from(["a", "b"])
+fences = st.lists(st.builds(Fence, st.integers(0, 8), st.sampled_from(["x", "y"])), max_size=2).map(
+    lambda found: tuple(sorted(found, key=lambda fence: fence.position_tokens))
+)
 
 
 @dataclass(frozen=True)
 class Blob:
     prefix: tuple[int, ...]
     namespace: str
+    fenced: tuple[tuple[int, tuple[str, ...]], ...] = ()
+    """The blocks up to here that have fences in them."""
     nbytes: int = 1
+
+
+def blob(tokens, index, namespace, fences) -> Blob:
+    blocks = sorted({fence.position_tokens // BLOCK for fence in fences})
+    fenced = tuple(
+        (at, tuple(f.name for f in fences if f.position_tokens // BLOCK == at))
+        for at in blocks
+        if at <= index
+    )
+    return Blob(tuple(tokens[: (index + 1) * BLOCK]), namespace, fenced)
 
 
 class TreeMachine(RuleBasedStateMachine):
@@ -37,14 +52,17 @@ class TreeMachine(RuleBasedStateMachine):
             block_size=BLOCK, max_bytes=MAX_BLOCKS, ttl_seconds=TTL, clock=self.clock
         )
         self.pinned: set[tuple[str, tuple[int, ...]]] = set()
+        self.leases = [Lease() for _ in range(3)]
 
-    @rule(tokens=prompts, namespace=namespaces)
-    def insert(self, tokens, namespace):
+    @rule(tokens=prompts, namespace=namespaces, fences=fences, lease=st.none() | st.integers(0, 2))
+    def insert(self, tokens, namespace, fences, lease):
         held = self.tree.insert(
             tokens,
-            lambda i: Blob(tuple(tokens[: (i + 1) * BLOCK]), namespace),
+            lambda i: blob(tokens, i, namespace, fences),
             1,
             namespace=namespace,
+            fences=fences,
+            lease=None if lease is None else self.leases[lease],
         )
         assert [b.prefix for b in held] == [tuple(tokens[: (i + 1) * BLOCK]) for i in range(len(held))]
 
@@ -61,16 +79,17 @@ class TreeMachine(RuleBasedStateMachine):
         else:
             self.pinned.add((namespace, tuple(tokens)))
 
-    @rule(target=matches, tokens=prompts, namespace=namespaces)
-    def match(self, tokens, namespace):
+    @rule(target=matches, tokens=prompts, namespace=namespaces, fences=fences)
+    def match(self, tokens, namespace, fences):
         self.tree.expire()
-        known = self.tree.peek(tokens, namespace=namespace)
-        match = self.tree.match(tokens, namespace=namespace)
+        known = self.tree.peek(tokens, namespace=namespace, fences=fences)
+        match = self.tree.match(tokens, namespace=namespace, fences=fences)
         assert match.tokens == known <= max(len(tokens) - 1, 0)
         assert match.tokens == len(match.payloads) * BLOCK
-        for i, blob in enumerate(match.payloads):
-            assert blob == Blob(tuple(tokens[: (i + 1) * BLOCK]), namespace)
-        if (namespace, tuple(tokens[:BLOCK])) in self.pinned and len(tokens) > BLOCK:
+        for i, found in enumerate(match.payloads):
+            assert found == blob(tokens, i, namespace, fences)
+        is_open = not fences or fences[0].position_tokens >= BLOCK
+        if (namespace, tuple(tokens[:BLOCK])) in self.pinned and len(tokens) > BLOCK and is_open:
             assert match.tokens >= BLOCK
         if match.difference is not None:
             assert match.tokens <= match.difference.position_tokens < len(tokens)
@@ -78,7 +97,7 @@ class TreeMachine(RuleBasedStateMachine):
 
     @rule(match=consumes(matches))
     def release(self, match):
-        again = self.tree.match([*_tokens(match), 9], namespace=match.namespace)
+        again = self.tree.match([*_tokens(match), 9], namespace=match.namespace, fences=_fences(match))
         assert again.tokens == match.tokens  # held: still there
         self.tree.release(again)
         self.tree.release(match)
@@ -88,9 +107,34 @@ class TreeMachine(RuleBasedStateMachine):
         self.clock.advance(seconds)
         self.tree.expire()
 
+    @rule(number=st.integers(0, 2))
+    def end(self, number):
+        """A session ends: nothing is held under its lease, and another one begins."""
+        lease = self.leases[number]
+        self.tree.end(lease)
+        assert not lease.is_held
+        self.leases[number] = Lease()
+
+    @rule(number=st.integers(0, 2))
+    def use(self, number):
+        """A turn of a session is under way: what its lease holds can't be evicted meanwhile."""
+        lease = self.leases[number]
+        lease.users += 1
+        before = list(lease.tips)
+        self.tree.shrink_to(0)
+        assert list(lease.tips) == before
+        lease.users -= 1
+
+    @rule(name=st.sampled_from(["x", "y"]))
+    def clear_fenced(self, name):
+        self.tree.clear_fenced(name)
+
     @rule(to=st.integers(0, MAX_BLOCKS))
     def shrink(self, to):
+        before = self.tree.stats.leased_bytes
         self.tree.shrink_to(to)
+        if self.tree.stats.leased_bytes < before:  # then nothing else could go
+            assert not any(self.tree._is_free(node) for node in self.tree._recency)
 
     @rule(to=st.integers(1, MAX_BLOCKS))
     def bound(self, to):
@@ -105,6 +149,11 @@ class TreeMachine(RuleBasedStateMachine):
 
 def _tokens(match) -> tuple[int, ...]:
     return match.payloads[-1].prefix if match.payloads else ()
+
+
+def _fences(match) -> tuple[Fence, ...]:
+    fenced = match.payloads[-1].fenced if match.payloads else ()
+    return tuple(Fence(at * BLOCK, name) for at, names in fenced for name in names)
 
 
 TreeMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)

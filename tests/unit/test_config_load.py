@@ -74,6 +74,8 @@ def test_an_empty_file_gives_the_defaults_of_the_contract(load):
         "enable_session_cache": True,
         "session_timeout": 4200.0,
         "entity_tracking": True,
+        "entity_provider": "",
+        "entity_kinds": {},
         "similarity_threshold": 0.75,
     }
     assert settings.cluster is None
@@ -438,17 +440,11 @@ def test_prices_are_as_exact_as_they_are_written(load):
 # What is not in this release
 
 
-@pytest.mark.parametrize(
-    ("written", "key"),
-    [
-        ("model_config: {cache_backend: redis}", "model_config.cache_backend"),
-        ("cluster_cache: {storage_backend: redis}", "cluster_cache"),
-        ("cluster_cache:", "cluster_cache"),
-    ],
-)
-def test_what_is_not_built_yet_is_refused_and_not_ignored(problem, written, key):
-    found = problem(written)
-    assert found.key == key
+def test_what_is_not_built_yet_is_refused_and_not_ignored(problem, monkeypatch):
+    not_yet = {("inference_settings", "cache_policy"): ("lru",)}
+    monkeypatch.setattr("axolotl_cache.config.load.NOT_YET", not_yet)
+    found = problem("inference_settings: {cache_policy: lfu}")
+    assert found.key == "inference_settings.cache_policy"
     assert "not in this release yet" in found.message
 
 
@@ -473,9 +469,18 @@ def test_what_is_built_may_be_written_out(load, written):
     load(written)
 
 
-def test_a_cluster_named_by_the_environment_is_refused_too(problem):
-    found = problem(environ={"AXOLOTL_CACHE_CONNECTION_STRING": "redis://:hunter2@cache:6379/0"})
-    assert (found.where, found.key) == ("AXOLOTL_CACHE_CONNECTION_STRING", "cluster_cache")
+def test_a_cluster_may_be_named_by_the_environment(load):
+    environ = {"AXOLOTL_CACHE_CONNECTION_STRING": "redis://:hunter2@cache:6379/0"}
+    settings = load(environ=environ)
+    assert settings.cluster.connection_string == "redis://:hunter2@cache:6379/0"
+    assert "hunter2" not in repr(settings)
+
+
+def test_redis_for_blocks_needs_to_know_where(problem, load):
+    found = problem("model_config: {cache_backend: redis}")
+    assert found.key == "model_config.cache_backend"
+    assert "needs the block cluster_cache" in found.message
+    assert load("model_config: {cache_backend: redis}\ncluster_cache:\n").cluster.replication_count == 3
 
 
 def test_the_bound_on_wrong_hits_stands_in_one_place_only(problems):
@@ -663,7 +668,11 @@ CONNECTIONS = [
 
 @pytest.mark.parametrize("connection", CONNECTIONS)
 @pytest.mark.parametrize(
-    "text", ["cluster_cache: {{connection_string: '{}'}}", "cluster_cach: {{connection_string: '{}'}}"]
+    "text",
+    [
+        "cluster_cache: {{connection_string: '{}', replication_count: 0}}",
+        "cluster_cach: {{connection_string: '{}'}}",
+    ],
 )
 def test_no_password_is_ever_shown(problems, text, connection):
     for found in problems(text.format(connection)):
@@ -679,7 +688,6 @@ def test_unknown_keys_do_not_show_secrets_either(problems, key):
 def test_a_wrong_connection_string_is_refused_by_the_contract(problems):
     found = problems("cluster_cache:\n  connection_string: http://cache\n  replication_count: 0\n")
     assert [p.key for p in found] == [
-        "cluster_cache",
         "cluster_cache.connection_string",
         "cluster_cache.replication_count",
     ]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -18,6 +19,7 @@ from axolotl_cache.erasure import ErasureReport, erased_in_all
 from axolotl_cache.errors import ConfigError, Problem
 from axolotl_cache.paths import keys_and_values_home
 from axolotl_cache.stored_answers import open_response_cache, response_folder
+from axolotl_cache.stored_sessions import erase_stored_sessions
 from axolotl_cache.stores import SqliteStore
 
 
@@ -47,26 +49,42 @@ def erase(yaml_file: Path, flags: dict[str, Flag], keys_and_values: bool, **owne
         raise _refused("say whose: by one of --tenant, --user and --session")
     if "" in named.values():
         raise _refused("the name is empty")
-    if response_folder(settings) is None:
+    if response_folder(settings) is None and settings.cluster is None:
         raise _refused("enable_persistence is off, so that answers are in the memory of the running program")
     folders = sorted(path.parent for path in keys_and_values_home().glob("kv-*/cache.sqlite3"))
-    steps: list[Callable[[], ErasureReport]] = [partial(_answers, settings, named)]
+    steps: list[Callable[[], ErasureReport]] = [
+        partial(_answers, settings, named),
+        partial(_sessions, settings, named),
+    ]
     if keys_and_values:
         steps += [partial(_blocks, folder) for folder in folders]
     elif folders:
         steps.append(lambda: ErasureReport(left=tuple(_left(folders))))
+    if settings.cluster is not None and settings.model.cache_backend == "redis":
+        steps.append(lambda: ErasureReport(left=(_IN_REDIS,)))
     report = erased_in_all(steps)
     click.echo(f"erased: {report.entries:,} entries, {report.files:,} files, {report.bytes:,} bytes")
     for each in report.left:
         click.echo(f"left: {each}")
 
 
+_IN_REDIS: Final = (
+    "keys and values of prompts in Redis, which do not say whose they are: they go when their time is up, or "
+    "with redis-cli, as every key of theirs begins with {axolotl-cache:1:kv-"
+)
+
+
 def _answers(settings: Settings, owner: dict[str, str]) -> ErasureReport:
     folder = response_folder(settings)
-    if folder is None or not folder.is_dir():  # looking must not make one
+    if settings.cluster is None and (folder is None or not folder.is_dir()):  # looking must not make one
         return ErasureReport()
     with closing(open_response_cache(settings)) as cache:
         return cache.erase(**owner)
+
+
+def _sessions(settings: Settings, owner: dict[str, str]) -> ErasureReport:
+    ((kind, name),) = owner.items()
+    return erase_stored_sessions(settings, f"{kind}:{name}")
 
 
 def _blocks(folder: Path) -> ErasureReport:

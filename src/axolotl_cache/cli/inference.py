@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import uuid
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -17,6 +18,7 @@ import click
 from axolotl_cache.cli.errors import CleanCommand
 from axolotl_cache.cli.flags import cache_options
 from axolotl_cache.cli.prompts import Named, fit, from_file, from_text
+from axolotl_cache.cli.session import session_json, session_lines, session_options
 from axolotl_cache.cli.settings import load_for_model
 from axolotl_cache.cli.terminal import print_summary, say, steps_bar
 from axolotl_cache.config import Flag, Settings
@@ -117,6 +119,7 @@ def _command(name: str, *, caches_by_default: bool) -> click.Command:
         metavar="TEXT",
         help="System message.  [default: the first of model_config.system_prompts; '' for none of them]",
     )
+    @session_options
     @sampling_options
     @click.option(
         "--json", "as_json", is_flag=True, help="One JSON object an answer, with where it came from."
@@ -161,6 +164,8 @@ def answer_prompts(
     quiet: bool,
     concurrency: int = 1,
     adapters: Sequence[str] = (),
+    session: str = "",
+    principal: str = "",
     caching: bool = True,
 ) -> None:
     """Run the command on settings that are in force.
@@ -178,6 +183,8 @@ def answer_prompts(
         quiet: say nothing on standard error but warnings.
         concurrency: requests of a file that are computed at once.
         adapters: further adapters, each as NAME=FOLDER.
+        session: of all requests that name none themselves.
+        principal: who asks, where a request does not say so itself.
         caching: False answers as if this library were not there.
     """
     if sum([bool(prompts), prompts_file is not None, chat]) > 1:
@@ -185,34 +192,36 @@ def answer_prompts(
     chosen_system = next(iter(settings.model.system_prompts), None) if system is None else system or None
     # What can be wrong in a file is said before the model is loaded.
     control = CacheControl(sampled=cache_sampled, truncated=cache_truncated)
-    asked = Request(cache_control=control)
+    asked = Request(cache_control=control, session=session, principal=principal)
     named = from_file(prompts_file, asked, chosen_system) if prompts_file else None
     folders = _adapter_folders(adapters)
     pipeline, loaded = _open(settings, quiet=quiet, caching=caching, adapters=folders)
     template = replace(asked, sampling=choose_sampling(loaded.default_sampling, sampling))
-    session = _Session(pipeline, loaded, template, chosen_system, as_json=as_json or named is not None)
+    desk = _Desk(pipeline, loaded, template, chosen_system, as_json=as_json or named is not None)
     with closing(pipeline):
         try:
             if named is not None:
-                session.answer_many([session.with_sampling(n) for n in named], concurrency)
+                desk.answer_many([desk.with_sampling(n) for n in named], concurrency)
             elif prompts:
-                session.answer_all(session.named(i, text) for i, text in enumerate(prompts, 1))
+                desk.answer_all(desk.named(i, text) for i, text in enumerate(prompts, 1))
             elif chat:
-                session.chat()
+                desk.chat()
             elif sys.stdin.isatty():
-                session.terminal()
+                desk.terminal()
             else:
                 text = sys.stdin.read().strip()
                 if not text:
                     raise RequestError("standard input is empty; pipe a prompt in, or use --prompt")
-                session.answer_all([session.named(1, text)])
+                desk.answer_all([desk.named(1, text)])
         except KeyboardInterrupt:
             click.echo("\ninterrupted", err=True)
             sys.exit(_INTERRUPTED)
         finally:
             if not quiet:
                 print_summary(pipeline.totals, pipeline.semantic)
-    if session.refused:
+                for line in session_lines(pipeline):
+                    say(line)
+    if desk.refused:
         sys.exit(_REFUSED)
 
 
@@ -239,7 +248,9 @@ def _open(
         hide_progress()
     loaded = load(settings, report)
     with ExitStack() as undo:
-        response = undo.enter_context(closing(open_response_cache(settings))) if caching else None
+        response = (
+            undo.enter_context(closing(open_response_cache(settings, report=report))) if caching else None
+        )
         progress = undo.enter_context(steps_bar("computing system prompts", quiet=quiet))
         pipeline = open_pipeline(
             settings,
@@ -254,7 +265,7 @@ def _open(
     return pipeline, loaded
 
 
-class _Session:
+class _Desk:
     """Answers on standard output, one after another."""
 
     def __init__(
@@ -329,19 +340,26 @@ class _Session:
         click.echo("A line is a turn; /clear starts over, Ctrl + D leaves.", err=True)
         head = [Message("system", self._system)] if self._system else []
         said: list[Message] = []
+        template = self._in_session()
         while True:
             click.echo("> ", nl=False, err=True)
             line = sys.stdin.readline()
+            text = line.strip()
+            if (not line or text == "/clear") and not self._template.session:
+                self._pipeline.end_session(template.session)
             if not line:
                 return
-            text = line.strip()
             if text == "/clear":
-                said = []
+                said, template = [], self._in_session()
             elif text:
                 turn = [*said, Message("user", text)]
-                answer = self._answer(Named("", replace(self._template, messages=(*head, *turn))))
+                answer = self._answer(Named("", replace(template, messages=(*head, *turn))))
                 if answer:
                     said = [*turn, Message("assistant", answer.text)]
+
+    def _in_session(self) -> Request:
+        """Return the template for a conversation: in the session that was named, or in one of its own."""
+        return replace(self._template, session=self._template.session or f"chat-{uuid.uuid4().hex}")
 
     def _request(self, text: str) -> Request:
         return from_text(text, self._template, self._system)
@@ -427,4 +445,5 @@ def _as_json(name: str, answer: Answer) -> dict[str, Any]:
             if miss
         },
         "not_stored": answer.not_stored,
+        "session": session_json(answer),
     }

@@ -12,7 +12,9 @@ from axolotl_cache.cli.flags import cache_options
 from axolotl_cache.cli.settings import load_for_model
 from axolotl_cache.config import Flag, parse_duration
 from axolotl_cache.errors import ConfigError, Problem
+from axolotl_cache.session import entity_of, names_of
 from axolotl_cache.stored_answers import open_response_cache, response_folder
+from axolotl_cache.stored_sessions import drop_stored_entity, end_stored_session
 
 
 @click.command(cls=CleanCommand)
@@ -20,8 +22,8 @@ from axolotl_cache.stored_answers import open_response_cache, response_folder
 @cache_options
 @click.option("--key", help="The answer with this key, which `inference --json` prints.")
 @click.option("--tag", help="Answers to requests with this tag.")
-@click.option("--entity", help="Answers about this entity.")
-@click.option("--session", help="Answers of this session.")
+@click.option("--entity", help="Answers about this entity, as `order 67890` or `#67890`, and its record.")
+@click.option("--session", help="Answers of this session, which is ended.")
 @click.option("--user", help="Answers to this principal.")
 @click.option("--tenant", help="Answers of this tenant.")
 @click.option(
@@ -48,11 +50,14 @@ def invalidate(
 
     What meets every condition given is removed, for running programs, too. At most one of --tag, --entity,
     --session, --user, --tenant, --model and --version. No model is loaded. Keys and values of prefixes
-    stay: they hold no answers, and a namespace keeps them from being served to others.
+    stay: they hold no answers, and a namespace keeps them from being served to others. Those behind an
+    entity's record go, too: on disk now, in running programs with the next request about it, for which the
+    record is fetched anew. A session is ended, and its next turn begins another one. With cluster_cache
+    answers are removed from its servers, too, and every machine hears of it.
     """
     settings = load_for_model(yaml_file, flags)
     folder = response_folder(settings)
-    if folder is None:
+    if folder is None and settings.cluster is None:
         raise _refused("enable_persistence is off, so that answers are in the memory of the running program")
     named = [name for name, value in owners.items() if value is not None]
     if len(named) > 1:
@@ -63,7 +68,14 @@ def invalidate(
         raise _refused("say which answers: by an option, see --help, or else --everything")
     if wrong and (key is None or age is not None or named):
         raise _refused("--wrong reports the one answer with the key that --key gives")
-    if not folder.is_dir():  # looking must not make one
+    # First: else a running program would store an answer with the old record in between.
+    if named == ["entity"] and key is None and age is None:
+        entity = entity_of(str(owners["entity"]))
+        if entity is not None:
+            drop_stored_entity(settings, entity.canonical)
+    if named == ["session"] and key is None and age is None:
+        end_stored_session(settings, str(owners["session"]))
+    if settings.cluster is None and folder is not None and not folder.is_dir():  # looking must not make one
         click.echo(0)
         return
     with closing(open_response_cache(settings)) as cache:
@@ -73,9 +85,17 @@ def invalidate(
             click.echo(cache.cache_clear())
         else:
             try:
-                click.echo(cache.invalidate(key, older_than_seconds=age, **owners))
+                click.echo(
+                    sum(cache.invalidate(key, older_than_seconds=age, **each) for each in _each(owners))
+                )
             except ValueError as error:
                 raise _refused(str(error)) from error
+
+
+def _each(owners: dict[str, str | None]) -> list[dict[str, str | None]]:
+    """Return the owners to go by, one after another: an entity goes by two names."""
+    name = owners["entity"]
+    return [owners] if not name else [owners | {"entity": each} for each in names_of(name)]
 
 
 def _age(text: str | None) -> float | None:

@@ -15,7 +15,16 @@ from axolotl_cache.config.settings import BLOCKS, HOME_OF, CacheBlocks
 from axolotl_cache.config.source import Document, Finding, Location, Source
 
 ENVIRONMENT_PREFIX: Final = "AXOLOTL_CACHE_"
-OTHER_VARIABLES: Final = frozenset({"AXOLOTL_CACHE_HOME", "AXOLOTL_CACHE_TRACES"})
+OTHER_VARIABLES: Final = frozenset(
+    {
+        "AXOLOTL_CACHE_HOME",
+        "AXOLOTL_CACHE_TRACES",
+        "AXOLOTL_CACHE_REDIS_USERNAME",
+        "AXOLOTL_CACHE_REDIS_PASSWORD",
+        "AXOLOTL_CACHE_SENTINEL_USERNAME",
+        "AXOLOTL_CACHE_SENTINEL_PASSWORD",
+    }
+)
 """Variables with our prefix that are no settings."""
 
 

@@ -71,6 +71,7 @@ def load_settings(
     blocks, errors = _validated(layer, path.parent)
     findings += [_finding(details, document, layer, overrides.valid_keys) for details in errors]
     findings += _not_yet(layer, refused={details["loc"][:2] for details in errors})
+    findings += _without_cluster(layer)
     for lower in (file, environment):  # what another source overrules must be right all the same
         overruled = {place: written for place, written in lower.items() if layer[place] is not written}
         for details in _validated(layer | overruled, path.parent)[1] if overruled else ():
@@ -177,6 +178,22 @@ def _not_yet(layer: Layer, refused: Collection[Location]) -> Iterator[Finding]:
             + "leave it out"
         )
         yield Finding(source, ".".join(name), message)
+
+
+def _without_cluster(layer: Layer) -> Iterator[Finding]:
+    """Yield a backend that has no servers to go to."""
+    written = layer.get(("model_config", "cache_backend"))
+    if (
+        written is not None
+        and written.value == "redis"
+        and all(place[0] != "cluster_cache" for place in layer)
+    ):
+        yield Finding(
+            written.source,
+            "model_config.cache_backend",
+            '"redis" needs the block cluster_cache, which says where the servers are (cluster_cache: '
+            '{connection_string: "redis://HOST:6379/0"}); write that, or "memory" or "disk"',
+        )
 
 
 def _sources(blocks: CacheBlocks, layer: Layer) -> dict[str, Source]:

@@ -155,6 +155,13 @@ class SessionSettings(Block):
     session_timeout: Duration = 4200.0
     """Seconds."""
     entity_tracking: Switch = True
+    entity_provider: Text = ""
+    """`module:name` or an entry point's name; empty: no records."""
+    entity_kinds: Annotated[
+        dict[str, Annotated[str, AfterValidator(regular_expression)]],
+        accepts('names of kinds with a regular expression each, as {invoice: "INV-(\\d+)"}'),
+    ] = {}
+    """Own kinds of entities."""
     similarity_threshold: Share = 0.75
 
 
@@ -202,21 +209,10 @@ HOME_OF: Final[Mapping[str, str]] = {
 }
 """The block that each key belongs to; "" is the top of the file. No key stands in two blocks."""
 
-NOT_YET: Final[Mapping[tuple[str, ...], tuple[Any, ...]]] = {
-    # What is validated but not built yet, with the values that do work. A line goes when its feature comes.
-    ("model_config", "cache_backend"): ("memory", "disk"),
-    ("cluster_cache",): (),
-}
+NOT_YET: Final[Mapping[tuple[str, ...], tuple[Any, ...]]] = {}
+"""What is validated but not built yet, with the values that do work. A line goes when its feature comes."""
 
-NO_EFFECT_YET: Final = frozenset(
-    {
-        *(
-            f"session_management.{key}"
-            for key in SessionSettings.model_fields
-            if key != "similarity_threshold"
-        ),
-    }
-)
+NO_EFFECT_YET: Final[frozenset[str]] = frozenset()
 """Keys that are accepted, so that a full YAML loads, and that nothing reads in this release."""
 
 

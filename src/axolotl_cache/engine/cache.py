@@ -18,7 +18,17 @@ from axolotl_cache.engine.lower import Fetch, LowerTier, chain_keys, patience_se
 from axolotl_cache.engine.memory import PressureGovernor
 from axolotl_cache.engine.pool import KVPool, Page
 from axolotl_cache.erasure import ErasureReport, erased_in_all
-from axolotl_cache.prefix import Difference, PrefixMatch, PrefixStats, PrefixTree
+from axolotl_cache.prefix import (
+    Difference,
+    Fences,
+    Lease,
+    PrefixMatch,
+    PrefixStats,
+    PrefixTree,
+    label,
+    marks,
+    names_before,
+)
 
 
 @dataclass(slots=True)
@@ -37,6 +47,9 @@ class BlockTable:
     """Names of the leading blocks in the lower tiers."""
     is_refused: bool = False
     """Whether the tree had no room for the last blocks that were to join it."""
+    fences: Fences = ()
+    lease: Lease | None = None
+    """What its blocks are held under behind its end; it counts as in use until then."""
 
 
 class KVCache:
@@ -82,18 +95,31 @@ class KVCache:
         """Counters, live."""
         return self.tree.stats
 
-    def known_tokens(self, tokens: Sequence[int], namespace: str) -> int:
+    def known_tokens(self, tokens: Sequence[int], namespace: str, fences: Fences = ()) -> int:
         """Return how many leading tokens are in the tree now, without counting or holding them."""
-        return self.tree.peek(tokens, namespace=namespace)
+        return self.tree.peek(tokens, namespace=namespace, fences=fences)
 
-    def find(self, tokens: Sequence[int], namespace: str) -> BlockTable:
-        """Return a block table with the longest cached prefix of `tokens`, held until `close`."""
-        match = self.tree.match(tokens, namespace=namespace)
+    def find(
+        self, tokens: Sequence[int], namespace: str, fences: Fences = (), lease: Lease | None = None
+    ) -> BlockTable:
+        """Return a block table with the longest cached prefix of `tokens`, held until `close`.
+
+        Args:
+            tokens: prompt ids.
+            namespace: whose blocks may be used.
+            fences: what the prompt may pass.
+            lease: goes on to what is found, and to what is kept later.
+        """
+        match = self.tree.match(tokens, namespace=namespace, fences=fences)
         pages = [self._pool.retain(page) for page in match.payloads]
-        table = BlockTable(namespace, pages, len(pages), match.tokens, match.difference, match)
+        table = BlockTable(namespace, pages, len(pages), match.tokens, match.difference, match, fences=fences)
+        if lease is not None:
+            table.lease = lease
+            lease.users += 1
+            self.tree.lease(lease, match)
         if self._lower:
             whole = (len(tokens) - 1) // self._pool.block_size * self._pool.block_size
-            table.keys = chain_keys(self._below(namespace), tokens[:whole], self._pool.block_size)
+            table.keys = self._keys_below(tokens[:whole], table)
             for tier in self._lower:
                 tier.touch(table.keys[: len(pages)])
         return table
@@ -160,7 +186,15 @@ class KVCache:
             new.append(index)
             return self._pool.retain(table.pages[index])
 
-        held = self.tree.insert(tokens, join, self._pool.page_bytes, namespace=table.namespace, pinned=pinned)
+        held = self.tree.insert(
+            tokens,
+            join,
+            self._pool.page_bytes,
+            namespace=table.namespace,
+            pinned=pinned,
+            fences=table.fences,
+            lease=table.lease,
+        )
         for index, page in enumerate(held):
             mine = table.pages[index]
             if mine is not page:
@@ -174,15 +208,20 @@ class KVCache:
     def _offer(self, tokens: Sequence[int], table: BlockTable, new: Sequence[int]) -> None:
         size = self._pool.block_size
         if table.kept_blocks > len(table.keys):
-            table.keys = chain_keys(self._below(table.namespace), tokens, size)
+            table.keys = self._keys_below(tokens, table)
         for tier in self._lower:
             for index in new:
                 key = table.keys[index]
                 if not tier.count([key]):
                     block = tokens[index * size : (index + 1) * size]
                     copied = self._pool.read(table.pages[index])
-                    tier.offer(key, block, copied, namespace=self._below(table.namespace))
+                    owners = tuple(map(label, names_before(table.fences, (index + 1) * size)))
+                    tier.offer(key, block, copied, namespace=self._below(table.namespace), owners=owners)
             tier.touch(table.keys[: table.kept_blocks])
+
+    def _keys_below(self, tokens: Sequence[int], table: BlockTable) -> list[str]:
+        size = self._pool.block_size
+        return chain_keys(self._below(table.namespace), tokens, size, marks(table.fences, size))
 
     def _below(self, namespace: str) -> str:
         """Return the name that a namespace has in the lower tiers."""
@@ -195,6 +234,11 @@ class KVCache:
             self.tree.release(match)
         pages, table.pages = table.pages, []
         self._pool.release(pages)
+        lease, table.lease = table.lease, None
+        if lease is not None:
+            lease.users -= 1
+            if lease.is_over:
+                self.tree.end(lease)
 
     def give_way(self, pages: int) -> None:
         """Evict, oldest first, until so many pages of the pool are free, or nothing more can go."""
@@ -218,6 +262,17 @@ class KVCache:
         for tier in self._lower:
             tier.clear(namespace=None if namespace is None else self._below(namespace))
         return self.tree.clear(namespace=namespace)
+
+    def clear_fenced(self, name: str) -> int:
+        """Forget all blocks behind fences of this name, in every tier; return how many were in the tree.
+
+        Raises:
+            StoreError: a lower tier could not; memory has forgotten them all the same.
+        """
+        removed = self.tree.clear_fenced(name)
+        for tier in self._lower:
+            tier.clear(namespace=label(name))
+        return removed
 
     @property
     def has_lower_tiers(self) -> bool:

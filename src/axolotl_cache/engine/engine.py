@@ -36,7 +36,7 @@ from axolotl_cache.engine.stats import EngineStats
 from axolotl_cache.erasure import ErasureReport
 from axolotl_cache.errors import RequestError
 from axolotl_cache.namespace import BLOCK_SIZE_TOKENS
-from axolotl_cache.prefix import PrefixStats
+from axolotl_cache.prefix import Fences, Lease, PrefixStats
 from axolotl_cache.request import Sampling
 
 _DEFAULT_NEW_TOKENS: Final = 512
@@ -207,6 +207,8 @@ class Engine:
         reuse: bool = True,
         end_tokens: frozenset[int] = frozenset(),
         adapter: Adapter | None = None,
+        fences: Fences = (),
+        lease: Lease | None = None,
     ) -> Generation:
         """Queue a request; it is computed while anyone iterates a generation of this engine.
 
@@ -219,6 +221,8 @@ class Engine:
             reuse: False computes as if nothing were cached, and keeps nothing.
             end_tokens: further ids that end this answer.
             adapter: computes with this adapter; None with the model as it was given.
+            fences: what of the prompt is only for requests that have the same fences.
+            lease: what is kept of this request is held under it, until `end` is called for it.
 
         Raises:
             RequestError: the prompt is empty or too long, or the sampling settings mean nothing; the model
@@ -232,6 +236,8 @@ class Engine:
             reuse=reuse and self._cache is not None,
             end_tokens=self.end_tokens | end_tokens,
             adapter=adapter,
+            fences=fences,
+            lease=lease,
         )
 
     def generate_with(
@@ -344,6 +350,24 @@ class Engine:
         with self._turn():
             return self._cache.clear(namespace) if self._cache else 0
 
+    def end(self, lease: Lease) -> int:
+        """End a lease, and forget what was held under it alone; return the bytes freed.
+
+        What others use, too, stays, under the ordinary policy. While a request goes on with the lease,
+        nothing is freed: it is when that has ended.
+        """
+        with self._turn():
+            return self._cache.tree.end(lease) if self._cache else 0
+
+    def clear_fenced(self, name: str) -> int:
+        """Forget all KV behind fences of this name that is not in use; return the blocks forgotten.
+
+        Raises:
+            StoreError: a lower tier could not forget it.
+        """
+        with self._turn():
+            return self._cache.clear_fenced(name) if self._cache else 0
+
     @property
     def has_lower_tiers(self) -> bool:
         """Whether blocks are kept outside of this process's memory, too."""
@@ -405,6 +429,8 @@ class Engine:
         reuse: bool,
         adapter: Adapter | None,
         end_tokens: frozenset[int] = frozenset(),
+        fences: Fences = (),
+        lease: Lease | None = None,
     ) -> Generation:
         if not tokens:
             raise RequestError("the prompt is empty; send at least one token")
@@ -419,6 +445,8 @@ class Engine:
             namespace=namespace,
             reuse=reuse,
             adapter=self._resolved(adapter),
+            fences=fences,
+            lease=lease,
         )
         with self._changed:
             self._scheduler.waiting.append(running)

@@ -13,7 +13,7 @@ from axolotl_cache.engine.lower import Fetch
 from axolotl_cache.engine.plan import Work
 from axolotl_cache.engine.sampling import Choice, Chooser
 from axolotl_cache.errors import RequestCancelled
-from axolotl_cache.prefix import Difference
+from axolotl_cache.prefix import Difference, Fences, Lease
 
 
 @dataclass(eq=False, slots=True)
@@ -77,6 +77,8 @@ class Running:
     reuse: bool
     adapter: Any = None
     """What it is computed with; None where the engine knows no adapters."""
+    fences: Fences = ()
+    lease: Lease | None = None
     sent_at: float = field(default_factory=time.perf_counter)
     table: BlockTable | None = None
     """None while it waits to be let in."""

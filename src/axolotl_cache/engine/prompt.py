@@ -88,6 +88,11 @@ class PromptRenderer:
         """Return the text of any tokens, special ones written out, for reports."""
         return str(self._tokenizer.decode(list(tokens), skip_special_tokens=False))
 
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        """The tokenizer's special tokens, written out: what gives a text another meaning in a prompt."""
+        return tuple(map(str, self._tokenizer.all_special_tokens))
+
     def shared_prefix(self, system: str | None) -> list[int]:
         """Return the tokens that every conversation with this system message starts with.
 

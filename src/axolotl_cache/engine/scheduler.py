@@ -19,6 +19,7 @@ from axolotl_cache.engine.cache import BlockTable, KVCache
 from axolotl_cache.engine.generation import Running
 from axolotl_cache.engine.pool import KVPool
 from axolotl_cache.engine.stats import EngineStats
+from axolotl_cache.prefix import marks
 
 _LOOK_AHEAD: Final = 4
 """How many times the batch of waiting requests is looked at for one that can start."""
@@ -122,19 +123,26 @@ class Scheduler:
         others = [other for other in self.running if other.reuse and other.namespace == running.namespace]
         if not any(other.is_prefill for other in others):
             return False
-        known = self._cache.known_tokens(running.tokens, running.namespace)
+        known = self._cache.known_tokens(running.tokens, running.namespace, running.fences)
         next_block = known + self._pool.block_size
         if next_block > len(running.tokens) - 1:
             return False
-        wanted = running.tokens[:next_block]
+        wanted, fences = running.tokens[:next_block], self._marks(running, next_block)
         same = [
             other
             for other in others
-            if other.generation.prompt_tokens >= next_block and other.tokens[:next_block] == wanted
+            if other.generation.prompt_tokens >= next_block
+            and other.tokens[:next_block] == wanted
+            and self._marks(other, next_block) == fences
         ]
         if any(other.table is not None and other.table.is_refused for other in same):
             return False  # what is not kept of one is not kept of the next
         return any(other.is_prefill for other in same)
+
+    def _marks(self, running: Running, tokens: int) -> dict[int, bytes]:
+        """Return what tells the blocks of so many leading tokens from others with the same tokens."""
+        size = self._pool.block_size
+        return {at: mark for at, mark in marks(running.fences, size).items() if at * size < tokens}
 
     def _fits(self, running: Running) -> bool:
         if self._max_running_bytes is None or not self.running:
@@ -148,7 +156,9 @@ class Scheduler:
         if self._cache is None or not running.reuse:
             running.table = BlockTable(running.namespace)
             return
-        table = running.table = self._cache.find(running.tokens, running.namespace)
+        table = running.table = self._cache.find(
+            running.tokens, running.namespace, running.fences, running.lease
+        )
         loading = self._cache.fetch(running.tokens, table, self._prefill_seconds_per_token)
         if loading:
             running.fetch, patience_seconds = loading

@@ -37,6 +37,9 @@ def erase_everywhere(
         steps.append(partial(pipeline.response.erase, tenant=tenant, user=user, session=session))
     if pipeline.semantic is not None:
         steps.append(pipeline.semantic.erased)
+    if pipeline.session is not None:
+        tag = str(erased_owner(tenant=tenant, user=user, session=session))
+        steps.append(partial(pipeline.session.erase, pipeline.engine, tag=tag))
     if keys_and_values:
         steps.append(pipeline.engine.erase)
     elif tenant is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
@@ -72,13 +72,16 @@ class ExactTier:
                 f"{', '.join(sorted(_MAY_BE_LEFT_OUT))}"
             )
 
-    def question(self, request: Request, text: str, namespace: Namespace) -> Question:
+    def question(
+        self, request: Request, text: str, namespace: Namespace, records: Sequence[str] = ()
+    ) -> Question:
         """Return what there is to look up, and to store.
 
         Args:
             request: as it came.
             text: its prompt, rendered.
             namespace: of the model that would answer it, and of its tenant.
+            records: digests of the entities' records in the prompt.
 
         Raises:
             RequestError: tags, or names of owners, that can't be stored.
@@ -90,16 +93,18 @@ class ExactTier:
         by_rule = never if control.ttl_seconds is None else None
         return Question(
             request=request,
-            key=self._cache.generate_key(self._canonical(request, text, namespace)),
+            key=self._cache.generate_key(self._canonical(request, text, namespace, records)),
             ttl=ttl,
             tags=_tags(request, namespace),
             not_served=sampled or (NO_CACHE if control.no_cache else by_rule),
             not_stored=sampled or (NO_STORE if control.no_store else never),
         )
 
-    def explain(self, request: Request, text: str, namespace: Namespace) -> KeyExplanation:
+    def explain(
+        self, request: Request, text: str, namespace: Namespace, records: Sequence[str] = ()
+    ) -> KeyExplanation:
         """Return what the request's key is made of; the arguments are those of `question`."""
-        return self._cache.explain_key(self._canonical(request, text, namespace))
+        return self._cache.explain_key(self._canonical(request, text, namespace, records))
 
     def look_up(self, question: Question) -> Entry | Miss:
         """Return the stored answer, or why there is none to serve."""
@@ -155,7 +160,9 @@ class ExactTier:
         """Remove a wrong answer, and never store it again."""
         return self._cache.report_wrong(answer.key, to_value(answer))
 
-    def _canonical(self, request: Request, text: str, namespace: Namespace) -> CanonicalRequest:
+    def _canonical(
+        self, request: Request, text: str, namespace: Namespace, records: Sequence[str]
+    ) -> CanonicalRequest:
         asked: dict[str, Any] = {
             "namespace": namespace.digest,
             "plain": request.prompt is not None,
@@ -166,6 +173,8 @@ class ExactTier:
             asked["request_namespace"] = request.cache_control.namespace
         if request.principal:
             asked["principal"] = request.principal
+        if records:
+            asked["records"] = list(records)
         return CanonicalRequest(asked, leave_out=self._leave_out)
 
 

@@ -1,6 +1,7 @@
 """A request's way through the tiers. The one place that knows their order.
 
-    request -> response cache (exact) -> semantic cache -> engine with the prefix cache -> answer
+    request -> session, entities, records -> response cache (exact) -> semantic cache
+            -> engine with the prefix cache -> answer
 
 Every answer says which tier served it, what was reused, and why the others could not.
 """
@@ -12,7 +13,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from axolotl_cache.clock import Clock, wall_clock
 from axolotl_cache.config import TtlRules
@@ -26,7 +27,10 @@ from axolotl_cache.errors import CapacityError, NotCached, RequestError, StreamD
 from axolotl_cache.namespace import Namespace
 from axolotl_cache.pipeline.erase import erase_everywhere
 from axolotl_cache.pipeline.exact import OFF, ExactTier, Question
+from axolotl_cache.pipeline.invalidate import invalidate_entity
+from axolotl_cache.pipeline.layout_report import LayoutReport
 from axolotl_cache.pipeline.prefix_miss import PREFIX_OFF, prefix_miss
+from axolotl_cache.pipeline.session import Joined, SessionStep, with_account
 from axolotl_cache.pipeline.shared_stream import SharedStreams
 from axolotl_cache.pipeline.stored import from_entry, to_value
 from axolotl_cache.pipeline.totals import Totals
@@ -50,6 +54,8 @@ class Work:
     """Its prompt, rendered."""
     namespace: Namespace
     adapter: Adapter | None
+    joined: Joined | None
+    """What is known of its session and entities; None without any."""
     started: float
     """When the request came, on the clock of `time.perf_counter`."""
     question: Question | None = None
@@ -76,6 +82,8 @@ class Pipeline:
         prices: what answers cost, for the account of what was saved.
         model_name: of the model as it was loaded, in `prices`; adapters go by their own names.
         clock: wall clock, for the age of stored answers.
+        session: joins requests that have a session or entities with what is known of them; None leaves it
+            out.
 
     Attributes:
         response_enabled: kill switch of the response cache, at run time.
@@ -97,8 +105,10 @@ class Pipeline:
         prices: PriceTable = NO_PRICES,
         model_name: str = "",
         clock: Clock = wall_clock,
+        session: SessionStep | None = None,
     ) -> None:
         self.engine = engine
+        self.session = session
         self.renderer = renderer
         self.adapters = adapters
         self.namespace = namespace.for_layout(engine.exactness.mode)
@@ -108,6 +118,7 @@ class Pipeline:
         self.prefix_enabled = True
         self.totals = Totals()
         self._leave_out = tuple(leave_out)
+        self._layout = LayoutReport()
         self._exact = None if response is None else ExactTier(response, ttl_rules, self._leave_out)
         self._prices = prices
         self._model_name = model_name
@@ -134,6 +145,24 @@ class Pipeline:
             NotCached: it wants a stored answer or none, and there is none to serve.
         """
         started = time.perf_counter()
+        if self.session is None or not (request.session or request.entities):
+            yield from self._stream(request, None, started)
+            return
+        joined = self.session.join(request, self.engine)
+        try:
+            for part in self._stream(joined.request, joined, started):
+                yield (
+                    with_account(part, joined, None)
+                    if isinstance(part, Answer) and not part.session
+                    else part
+                )
+        finally:
+            self.session.ended(joined)
+
+    def _stream(
+        self, request: Request, joined: Joined | None, started: float
+    ) -> Generator[Delta | Answer, None, None]:
+        """Yield the answer to a request that has what is known joined to it."""
         text = self.renderer.text(request)
         # Held to the end: a reload in the midst of an answer changes neither its weights nor its namespace.
         adapter = self._adapter(request)
@@ -142,24 +171,26 @@ class Pipeline:
         if exact is None:
             if request.cache_control.only_if_cached:
                 raise NotCached(OFF)
-            work = Work(request, text, namespace, adapter, started)
+            work = Work(request, text, namespace, adapter, joined, started)
             yield from self._counting_all(self._compute(work))
             return
-        question = exact.question(request, text, namespace)
+        question = exact.question(request, text, namespace, joined.records if joined else ())
         found = exact.look_up(question)
         if isinstance(found, Entry):
             yield from self._handed_out(self._stored(found, question, started))
             return
-        alike = self._find_alike(request, question, namespace)
+        alike = self._find_alike(request, question, namespace, joined)
         if alike is not None and alike.hit is not None:
-            work = Work(request, text, namespace, adapter, started, question, found)
+            work = Work(request, text, namespace, adapter, joined, started, question, found)
             yield from self._handed_out(self._alike(alike.hit, work))
             if alike.hit.found.check and question.not_stored is None:
-                self._check_later(replace(work, alike=replace(alike, hit=None, lookup=None)), alike.hit)
+                self._check_later(
+                    replace(work, joined=None, alike=replace(alike, hit=None, lookup=None)), alike.hit
+                )
             return
         if request.cache_control.only_if_cached:
             raise NotCached(f"nothing stored can answer this request: {found.reason}")
-        work = Work(request, text, namespace, adapter, started, question, found, alike)
+        work = Work(request, text, namespace, adapter, joined, started, question, found, alike)
 
         def compute() -> Generator[Delta | Answer, None, None]:
             return self._counting_all(self._compute(work))
@@ -213,7 +244,9 @@ class Pipeline:
         request, question, started = work.request, work.question, work.started
         ended = FAILED
         try:
-            generation = self._generate(request, work.text, work.namespace, work.adapter)
+            tokens = self.renderer.tokens(work.text, is_plain=request.prompt is not None)
+            self._layout.note(tokens)
+            generation = self._generate(request, tokens, work.namespace, work.adapter, work.joined)
             writing = Writing(self.renderer, generation, request.sampling)
             yield from writing.deltas()
             ended = ""
@@ -242,6 +275,8 @@ class Pipeline:
             ttl=None if question is None else question.ttl,
             logprobs=writing.logprobs,
         )
+        if work.joined is not None:
+            answer = with_account(answer, work.joined, tokens)
         yield replace(answer, not_stored=self._keep(work, answer))
 
     def _keep(self, work: Work, answer: Answer) -> str | None:
@@ -256,11 +291,15 @@ class Pipeline:
         self.semantic.computed(work.alike, work.question.key, answer.text, is_stored=not_stored is None)
         return not_stored
 
-    def _find_alike(self, request: Request, question: Question, namespace: Namespace) -> Found | None:
+    def _find_alike(
+        self, request: Request, question: Question, namespace: Namespace, joined: Joined | None
+    ) -> Found | None:
         """Ask the semantic tier; None if there is none, or it is switched off."""
         if self.semantic is None or not self.semantic.enabled:
             return None
-        return self.semantic.find(request, question, namespace, self._leave_out)
+        return self.semantic.find(
+            request, question, namespace, self._leave_out, joined.records if joined else ()
+        )
 
     def _alike(self, hit: Hit, work: Work) -> Answer:
         """Return a stored answer to another question, as the answer to this one."""
@@ -304,17 +343,25 @@ class Pipeline:
                 yield self._counted(part) if isinstance(part, Answer) else part
 
     def _generate(
-        self, request: Request, text: str, namespace: Namespace, adapter: Adapter | None
+        self,
+        request: Request,
+        tokens: Sequence[int],
+        namespace: Namespace,
+        adapter: Adapter | None,
+        joined: Joined | None,
     ) -> Generation:
+        options: dict[str, Any] = {} if adapter is None else {"adapter": adapter}
+        if joined is not None:
+            options |= {"fences": joined.fences(tokens), "lease": joined.lease(tokens)}
         special = [self.renderer.special_token(stop) for stop in request.sampling.stop]
         return self.engine.generate(
-            self.renderer.tokens(text, is_plain=request.prompt is not None),
+            tokens,
             request.sampling,
             namespace=namespace.digest,
             reuse=self.prefix_enabled,
             # Special tokens are not part of the text, where a stop string would be looked for.
             end_tokens=frozenset(token for token in special if token is not None),
-            **({} if adapter is None else {"adapter": adapter}),
+            **options,
         )
 
     def explain_key(self, request: Request) -> KeyExplanation:
@@ -346,6 +393,47 @@ class Pipeline:
         if answer.match is not None and self.semantic is not None:
             return self.semantic.report_wrong(answer.match, answer.key, to_value(answer))
         return self._exact.report_wrong(answer)
+
+    def end_session(self, id: str, *, tenant: str | None = None, principal: str | None = None) -> int:
+        """End a session: its record is removed, and what its conversation holds of keys and values is freed.
+
+        Stored answers stay; `invalidate` removes them. What of the KV others use, too, stays under the
+        ordinary policy; what a turn under way uses is freed when that ends.
+
+        Args:
+            id: of the session.
+            tenant: whose; None is anybody's.
+            principal: whose; None is anybody's.
+
+        Returns:
+            The bytes of KV freed now.
+
+        Raises:
+            StoreError: its record on disk could not be removed.
+        """
+        return (
+            0
+            if self.session is None
+            else self.session.end(id, self.engine, tenant=tenant, principal=principal)
+        )
+
+    def layout_advice(self) -> list[str]:
+        """Return a sentence for each early part of the last prompts that changes, and costs what follows."""
+        return list(self._layout.lines(self.renderer.show))
+
+    def invalidate_entity(self, name: str) -> int:
+        """Drop the record of an entity, the KV of prompts with it, and every stored answer that used it.
+
+        Args:
+            name: kind and value, as `order 67890`, or as people write it.
+
+        Returns:
+            The stored answers removed.
+
+        Raises:
+            StoreError: not everything could be removed; all else is.
+        """
+        return invalidate_entity(self, name)
 
     def erase(
         self,
@@ -385,7 +473,7 @@ class Pipeline:
         check_sampling(request.sampling)
         namespace = self._namespace(self._adapter(request))
         if self._exact is not None:
-            self._exact.question(request, text, namespace)
+            self._exact.question(request, text, namespace)  # as far as it can be told without its records
 
     def precompute(
         self,
@@ -423,6 +511,8 @@ class Pipeline:
         if self.semantic is not None:
             self.semantic.close()
         self.engine.close()
+        if self.session is not None:
+            self.session.close()
         if self.response is not None:
             self.response.close()
 
@@ -467,6 +557,7 @@ class Pipeline:
             response_miss=None,
             semantic_miss=None,
             prefix_miss=None,
+            session=None,
         )
 
     def _prefill_seconds(self, generation: Generation) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Final, Protocol
@@ -110,7 +110,12 @@ class SemanticMatching:
         cache.watch(self._gone)
 
     def find(
-        self, request: Request, question: Explained, namespace: Namespace, leave_out: Iterable[str]
+        self,
+        request: Request,
+        question: Explained,
+        namespace: Namespace,
+        leave_out: Iterable[str],
+        records: Sequence[str] = (),
     ) -> Found:
         """Look a request up, after the exact tier had no answer.
 
@@ -121,13 +126,14 @@ class SemanticMatching:
             question: what the exact tier says of it.
             namespace: of the model that would answer it, and of its tenant.
             leave_out: sampling settings that do not matter.
+            records: digests of the records that were joined to it.
         """
         if not self.enabled:
             return Found(None, None)
         reason = _not_asked(request)
         if reason is not None:
             return Found(None, Miss(NOT_ASKED[reason]))
-        asked = self.tier.asked(_partition(request, namespace, self.tier, leave_out), _said(request))
+        asked = self.tier.asked(_partition(request, namespace, self.tier, leave_out, records), _said(request))
         if not request.cache_control.semantic or question.not_served is not None:
             return Found(asked, Miss(question.not_served or OFF))
         self._catch_up(asked.partition)
@@ -298,7 +304,13 @@ def _said(request: Request) -> list[dict[str, str]]:
     return [{"role": m.role, "content": m.content} for m in request.messages if m.role != "system"]
 
 
-def _partition(request: Request, namespace: Namespace, tier: SemanticTier, leave_out: Iterable[str]) -> str:
+def _partition(
+    request: Request,
+    namespace: Namespace,
+    tier: SemanticTier,
+    leave_out: Iterable[str],
+    records: Sequence[str],
+) -> str:
     """Return the name of what a request may be compared within.
 
     A message that leans on what was said before is compared within its session, if it has one.
@@ -315,6 +327,7 @@ def _partition(request: Request, namespace: Namespace, tier: SemanticTier, leave
         system=[m.content for m in request.messages if m.role == "system"],
         sampling=sorted(sampling.items(), key=lambda item: item[0]),
         entities=sorted(request.entities),
+        records=sorted(map(repr, records)),
         session="" if stands_alone else request.session,
         embedder=tier.embedder.name,
     )

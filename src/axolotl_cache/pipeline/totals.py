@@ -48,6 +48,11 @@ class Totals:
     currency: str = ""
     kept: dict[tuple[str, str], Kept] = field(default_factory=dict)
     """What was stored, by (kind, what decided its TTL)."""
+    session_turns: int = 0
+    """Requests with a session."""
+    record_tokens: int = 0
+    """Prompt tokens of entities' records, in answers that were computed."""
+    record_cached_tokens: int = 0
     not_stored: Counter[str] = field(default_factory=Counter)
     """What was not, by reason; answers that never came to their end included."""
 
@@ -64,6 +69,10 @@ class Totals:
             self.cached_tokens += answer.usage.cached_tokens
             self.prefix_saved_seconds += answer.saved.seconds
             self._count_stored(answer)
+        if answer.session is not None:
+            self.session_turns += answer.session.turn > 0
+            self.record_tokens += sum(use.tokens for use in answer.session.entities)
+            self.record_cached_tokens += sum(use.cached_tokens for use in answer.session.entities)
         self.saved_tokens += answer.saved.tokens
         if answer.saved.money is not None:
             self.saved_money = (self.saved_money or Decimal(0)) + answer.saved.money

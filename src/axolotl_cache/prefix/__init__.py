@@ -1,5 +1,18 @@
 """The prefix cache's memory: a tree of token blocks. What the blocks hold is the engine's business."""
 
+from axolotl_cache.prefix.fence import Fence, Fences, label, marks, names_before
+from axolotl_cache.prefix.lease import Lease
 from axolotl_cache.prefix.tree import Difference, PrefixMatch, PrefixStats, PrefixTree
 
-__all__ = ["Difference", "PrefixMatch", "PrefixStats", "PrefixTree"]
+__all__ = [
+    "Difference",
+    "Fence",
+    "Fences",
+    "Lease",
+    "PrefixMatch",
+    "PrefixStats",
+    "PrefixTree",
+    "label",
+    "marks",
+    "names_before",
+]

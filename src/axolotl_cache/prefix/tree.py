@@ -15,14 +15,17 @@ Source: RadixAttention (Zheng et al., SGLang, 2024), section 3; block-granular a
 
 from __future__ import annotations
 
+import json
 from array import array
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from axolotl_cache.clock import Clock, wall_clock
 from axolotl_cache.errors import CapacityError, NamespaceMismatch
+from axolotl_cache.prefix.fence import Fence, marks
+from axolotl_cache.prefix.lease import MOST_BRANCHES, Lease
 
 _TOKEN_BYTES = 4
 _NEIGHBOURS_COMPARED = 64
@@ -44,7 +47,7 @@ P = TypeVar("P", bound=Payload)
 @dataclass(eq=False, slots=True)
 class _Node(Generic[P]):
     key: bytes
-    """The block's token ids, 4 bytes each; for a root, its namespace."""
+    """The block's token ids, 4 bytes each, and behind them the fences in it; for a root, its namespace."""
     parent: _Node[P] | None
     payload: P | None
     """None only for a root."""
@@ -52,6 +55,9 @@ class _Node(Generic[P]):
     references: int = 0
     pinned: bool = False
     used_at_seconds: float = 0.0
+    leases: int = 0
+    """How many tips of leases are here or below."""
+    tip_of: set[Lease] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +98,8 @@ class PrefixStats:
     """Blocks that did not fit, because everything else was pinned or in use."""
     held_bytes: int = 0
     pinned_bytes: int = 0
+    leased_bytes: int = 0
+    """Held under leases, and not pinned."""
     held_blocks: int = 0
 
     @property
@@ -131,11 +139,13 @@ class PrefixTree(Generic[P]):
         self._discard = discard
         self._roots: dict[str, _Node[P]] = {}
         self._recency: OrderedDict[_Node[P], None] = OrderedDict()
-        """Every unpinned node, oldest first."""
+        """Every node that is neither pinned nor leased, oldest first."""
+        self._leased: OrderedDict[_Node[P], None] = OrderedDict()
+        """Every leased node that is not pinned, oldest first."""
 
     # Looking up
 
-    def match(self, tokens: Sequence[int], *, namespace: str) -> PrefixMatch[P]:
+    def match(self, tokens: Sequence[int], *, namespace: str, fences: Sequence[Fence] = ()) -> PrefixMatch[P]:
         """Return the longest cached prefix of `tokens`, and hold it until `release`.
 
         Cost: O(len(tokens)). Changes: recency, reference counts, counters; forgets what has expired.
@@ -143,12 +153,13 @@ class PrefixTree(Generic[P]):
         Args:
             tokens: prompt ids, T of them.
             namespace: digest of the namespace whose blocks may be used.
+            fences: what this prompt may pass.
 
         Returns:
             k * block_size tokens, at the most T - 1: the last token is always computed, for its logits.
         """
         self.expire()
-        keys = self._keys(tokens[: max(len(tokens) - 1, 0)])
+        keys = self._keys(tokens[: max(len(tokens) - 1, 0)], fences)
         node = self._roots.get(namespace)
         path: list[_Node[P]] = []
         for key in keys:
@@ -167,19 +178,21 @@ class PrefixTree(Generic[P]):
             namespace=namespace,
             tokens=matched,
             payloads=tuple(n.payload for n in path if n.payload is not None),
-            difference=self._difference(node, tokens, matched) if node else None,
+            difference=self._difference(node, tokens, matched, fences) if node else None,
             nodes=tuple(path),
         )
 
-    def peek(self, tokens: Sequence[int], *, namespace: str) -> int:
+    def peek(self, tokens: Sequence[int], *, namespace: str, fences: Sequence[Fence] = ()) -> int:
         """Return how many tokens `match` would find now. Changes nothing.
 
         Cost: O(tokens found).
         """
         node, found = self._roots.get(namespace), 0
         last = max(len(tokens) - 1, 0)
+        behind = marks(fences, self.block_size)
         while node and found + self.block_size <= last:
-            node = node.children.get(array("I", tokens[found : found + self.block_size]).tobytes())
+            block = array("I", tokens[found : found + self.block_size]).tobytes()
+            node = node.children.get(block + behind.get(found // self.block_size, b""))
             found += self.block_size if node else 0
         return found
 
@@ -190,13 +203,19 @@ class PrefixTree(Generic[P]):
                 raise ValueError("this match was released before")
             node.references -= 1
 
-    def _difference(self, node: _Node[P], tokens: Sequence[int], matched: int) -> Difference | None:
+    def _difference(
+        self, node: _Node[P], tokens: Sequence[int], matched: int, fences: Sequence[Fence]
+    ) -> Difference | None:
         found = tuple(tokens[matched : matched + self.block_size])
+        mark = marks(fences, self.block_size).get(matched // self.block_size, b"")
+        size = self.block_size * _TOKEN_BYTES
         if not found:
             return None
         nearest: Difference | None = None
         for _, key in zip(range(_NEIGHBOURS_COMPARED), reversed(node.children), strict=False):
-            cached = tuple(memoryview(key).cast("I"))
+            if key[size:] != mark:  # behind another fence: what stands there is not told
+                continue
+            cached = tuple(memoryview(key[:size]).cast("I"))
             same = _common_length(cached, found)
             if same == len(found):  # the prompt ends inside a block that is known
                 return None
@@ -214,6 +233,8 @@ class PrefixTree(Generic[P]):
         *,
         namespace: str,
         pinned: bool = False,
+        fences: Sequence[Fence] = (),
+        lease: Lease | None = None,
     ) -> list[P]:
         """Keep the whole blocks of `tokens` that are not kept yet.
 
@@ -229,6 +250,8 @@ class PrefixTree(Generic[P]):
             payload_bytes: what each payload will hold; room is made before it exists.
             namespace: digest of the namespace that the payloads belong to.
             pinned: never evict and never expire these blocks (and so none before them).
+            fences: only for prompts that have them, too.
+            lease: goes on to the last of these blocks.
 
         Returns:
             The payloads of the prompt's leading blocks that are held now, old ones and new.
@@ -239,7 +262,7 @@ class PrefixTree(Generic[P]):
         """
         root = self._roots.setdefault(namespace, _Node(namespace.encode(), None, None))
         root.references += 1  # making room may take its last block away: the root must stay
-        keys = self._keys(tokens)
+        keys = self._keys(tokens, fences)
         path: list[_Node[P]] = []
         try:
             for index, key in enumerate(keys):
@@ -253,6 +276,8 @@ class PrefixTree(Generic[P]):
             for node in path:
                 node.references -= 1
             self._touch(path)
+            if lease is not None:
+                self._extend(lease, path)
             root.references -= 1
             self._drop_if_empty(root)
         left_out = len(keys) - len(path)
@@ -294,8 +319,8 @@ class PrefixTree(Generic[P]):
     def _pin(self, path: Iterable[_Node[P]]) -> None:
         for node in path:
             if not node.pinned and node.payload is not None:
+                self._unlist(node)
                 node.pinned = True
-                del self._recency[node]
                 self.stats.pinned_bytes += node.payload.nbytes
 
     def _touch(self, path: Sequence[_Node[P]]) -> None:
@@ -303,7 +328,109 @@ class PrefixTree(Generic[P]):
         for node in reversed(path):
             node.used_at_seconds = now
             if not node.pinned:
-                self._recency.move_to_end(node)
+                (self._leased if node.leases else self._recency).move_to_end(node)
+
+    # Leasing
+
+    def lease(self, lease: Lease, match: PrefixMatch[P]) -> None:
+        """Let a lease go on to the last block of a match. Cost: O(blocks)."""
+        self._extend(lease, match.nodes)
+
+    def end(self, lease: Lease) -> int:
+        """End a lease, and forget the blocks that nobody else has a lease on or is using; return the bytes.
+
+        Of these stay, without a lease, its `shared_tokens` and what other prompts go on from. While the lease
+        is in use, nothing is forgotten: it is then ended again.
+        """
+        lease.is_over = True
+        before = self.stats.held_bytes
+        if not lease.users:
+            kept_blocks = lease.shared_tokens // self.block_size
+            for tip in list(lease.tips):
+                self._give_up(lease, tip, kept_blocks=kept_blocks)
+        return before - self.stats.held_bytes
+
+    def _extend(self, lease: Lease, path: Sequence[_Node[P]]) -> None:
+        """Let a lease go on to the end of a path from a root, which has just been touched."""
+        if not path:
+            return
+        tip = path[-1]
+        if tip in lease.tips:
+            lease.tips[tip] = lease.tips.pop(tip)
+            return
+        passed = 0
+        for node in reversed(path):  # from here on, `passed` tips of this lease were at or below
+            if node.tip_of and lease in node.tip_of:
+                self._untip(lease, node)
+                passed += 1
+            self._count_lease(node, 1 - passed)
+            if not node.pinned:
+                self._leased.move_to_end(node)
+        self._tip(lease, tip)
+        if len(lease.tips) > MOST_BRANCHES:
+            self._give_up(lease, next(iter(lease.tips)))
+
+    def _give_up(self, lease: Lease, tip: _Node[P], *, kept_blocks: int | None = None) -> None:
+        """Take a lease off the blocks that lead to a tip; forget those behind `kept_blocks`, if given."""
+        self._untip(lease, tip)
+        up = list(self._up(tip))
+        for behind, node in enumerate(up):
+            self._count_lease(node, -1)
+            index = len(up) - 1 - behind
+            if kept_blocks is not None and index >= kept_blocks and not node.leases and self._is_free(node):
+                self._remove(node)
+
+    def _count_lease(self, node: _Node[P], change: int) -> None:
+        """Note that so many tips more, or fewer, are at a node or below; what it is listed under follows."""
+        was, node.leases = node.leases, node.leases + change
+        if bool(was) == bool(node.leases) or node.pinned or node.payload is None:
+            return
+        # To the end in either list, called from a path's end to its root: parents stay newer than children.
+        if node.leases:
+            del self._recency[node]
+            self._leased[node] = None
+            self.stats.leased_bytes += node.payload.nbytes
+        else:
+            del self._leased[node]
+            self._recency[node] = None
+            node.used_at_seconds = self._clock()
+            self.stats.leased_bytes -= node.payload.nbytes
+
+    @staticmethod
+    def _tip(lease: Lease, node: _Node[P]) -> None:
+        if node.tip_of is None:
+            node.tip_of = set()
+        node.tip_of.add(lease)
+        lease.tips[node] = None
+
+    @staticmethod
+    def _untip(lease: Lease, node: _Node[P]) -> None:
+        if node.tip_of is not None:
+            node.tip_of.discard(lease)
+            node.tip_of = node.tip_of or None
+        del lease.tips[node]
+
+    @staticmethod
+    def _up(node: _Node[P]) -> Iterator[_Node[P]]:
+        """Yield a node and those above it, the root left out."""
+        at: _Node[P] | None = node
+        while at is not None and at.payload is not None:
+            yield at
+            at = at.parent
+
+    def _retreat(self, node: _Node[P]) -> None:
+        """Let the leases that end at a node, which is going, end at its parent."""
+        for lease in list(node.tip_of or ()):
+            self._untip(lease, node)
+            parent = node.parent
+            if parent is None or parent.payload is None:
+                continue
+            if parent.tip_of and lease in parent.tip_of:
+                for above in self._up(parent):
+                    self._count_lease(above, -1)
+            else:
+                self._tip(lease, parent)
+                lease.tips = {parent: None} | lease.tips  # it was the oldest end, or this would not go
 
     # Forgetting
 
@@ -313,7 +440,7 @@ class PrefixTree(Generic[P]):
             return 0
         deadline = self._clock() - self.ttl_seconds
         expired = 0
-        for node in self._oldest_first():
+        for node in self._oldest_first(self._recency):
             if node.used_at_seconds > deadline:
                 break
             if self._is_free(node):
@@ -325,15 +452,16 @@ class PrefixTree(Generic[P]):
     def shrink_to(self, max_bytes: int) -> int:
         """Evict, oldest leaf first, until at most `max_bytes` are held; return the bytes freed.
 
-        What is pinned or in use stays.
+        What is pinned or in use stays, and leased blocks go only when there are no others.
         """
         before = self.stats.held_bytes
-        for node in self._oldest_first():
-            if self.stats.held_bytes <= max_bytes:
-                break
-            if self._is_free(node):
-                self._remove(node)
-                self.stats.evicted_blocks += 1
+        for nodes in (self._recency, self._leased):
+            for node in self._oldest_first(nodes):
+                if self.stats.held_bytes <= max_bytes:
+                    break
+                if self._is_free(node):
+                    self._remove(node)
+                    self.stats.evicted_blocks += 1
         return before - self.stats.held_bytes
 
     def clear(self, *, namespace: str | None = None, pinned: bool = True) -> int:
@@ -355,6 +483,28 @@ class PrefixTree(Generic[P]):
                     removed += 1
         return removed
 
+    def clear_fenced(self, name: str) -> int:
+        """Forget every block behind a fence of this name, of all namespaces, that is not in use.
+
+        Cost: O(blocks held).
+
+        Returns:
+            The number of blocks forgotten.
+        """
+        removed = 0
+        for root in list(self._roots.values()):
+            for node in [n for n in self._walk(root) if name in self._names(n)]:
+                behind = [*self._walk(node), node]
+                for each in behind:
+                    if each.references == 0 and not each.children:
+                        self._remove(each)
+                        removed += 1
+        return removed
+
+    def _names(self, node: _Node[P]) -> list[str]:
+        mark = node.key[self.block_size * _TOKEN_BYTES :]
+        return list(json.loads(mark)) if mark else []
+
     def blocks_in_use(self, *, namespace: str | None = None) -> int:
         """Return how many blocks (of one namespace) somebody holds. Cost: O(blocks)."""
         roots = [root for name, root in self._roots.items() if namespace in (None, name)]
@@ -365,35 +515,45 @@ class PrefixTree(Generic[P]):
             self.shrink_to(self.max_bytes - needed_bytes)
         return self.stats.held_bytes + needed_bytes <= self.max_bytes
 
-    def _oldest_first(self) -> Iterator[_Node[P]]:
+    def _oldest_first(self, nodes: OrderedDict[_Node[P], None]) -> Iterator[_Node[P]]:
         # A copy would cost O(n) for each block evicted; instead look again after each removal.
-        while self._recency:
-            for node in self._recency:
+        while nodes:
+            for node in nodes:
                 if self._is_free(node):
                     break
             else:
                 return
             yield node
-            if node in self._recency:  # the caller left it: it is done
+            if node in nodes:  # the caller left it: it is done
                 return
 
     @staticmethod
     def _is_free(node: _Node[P]) -> bool:
-        return node.references == 0 and not node.children and not node.pinned
+        if node.references or node.children or node.pinned:
+            return False
+        return not (node.tip_of and any(lease.users for lease in node.tip_of))
 
     def _remove(self, node: _Node[P]) -> None:
         if node.parent is None or node.payload is None:
             raise ValueError("a root can't be removed")
+        self._retreat(node)
         del node.parent.children[node.key]
         if node.pinned:
             self.stats.pinned_bytes -= node.payload.nbytes
         else:
-            del self._recency[node]
+            self._unlist(node)
         self.stats.held_blocks -= 1
         self.stats.held_bytes -= node.payload.nbytes
         self._discard(node.payload)
         if node.parent.parent is None:
             self._drop_if_empty(node.parent)
+
+    def _unlist(self, node: _Node[P]) -> None:
+        if node.leases and node.payload is not None:
+            del self._leased[node]
+            self.stats.leased_bytes -= node.payload.nbytes
+        else:
+            del self._recency[node]
 
     def _drop_if_empty(self, root: _Node[P]) -> None:
         if not root.children and not root.references:
@@ -401,11 +561,15 @@ class PrefixTree(Generic[P]):
 
     # Looking around
 
-    def _keys(self, tokens: Sequence[int]) -> list[bytes]:
+    def _keys(self, tokens: Sequence[int], fences: Sequence[Fence] = ()) -> list[bytes]:
         whole = len(tokens) // self.block_size * self.block_size
         raw = array("I", tokens[:whole]).tobytes()
         step = self.block_size * _TOKEN_BYTES
-        return [raw[i : i + step] for i in range(0, len(raw), step)]
+        keys = [raw[i : i + step] for i in range(0, len(raw), step)]
+        for index, mark in marks(fences, self.block_size).items():
+            if index < len(keys):
+                keys[index] += mark
+        return keys
 
     def _walk(self, root: _Node[P]) -> Iterator[_Node[P]]:
         """Yield the nodes below `root`, children before their parents."""
@@ -426,11 +590,11 @@ class PrefixTree(Generic[P]):
         _require(len(nodes) == self.stats.held_blocks, "block count is off")
         pinned = sum(n.payload.nbytes for n in nodes if n.pinned and n.payload)
         _require(pinned == self.stats.pinned_bytes, "pinned bytes are off")
-        _require(set(self._recency) == {n for n in nodes if not n.pinned}, "recency list is off")
-        order = {node: i for i, node in enumerate(self._recency)}
+        self._check_leases(nodes)
+        order = {node: i for i, node in enumerate((*self._recency, *self._leased))}
         for node in nodes:
             _require(node.references >= 0, "negative reference count")
-            _require(len(node.key) == self.block_size * _TOKEN_BYTES, "a node is not one whole block")
+            _require(len(node.key) >= self.block_size * _TOKEN_BYTES, "a node is not one whole block")
             for key, child in node.children.items():
                 _require(child.parent is node and child.key == key, "a child does not know its parent")
                 _require(node.pinned or not child.pinned, "a pinned block hangs from one that is not")
@@ -438,6 +602,20 @@ class PrefixTree(Generic[P]):
                 if not node.pinned:
                     _require(order[node] > order[child], "a parent is older than its child")
         _require(all(root.children for root in self._roots.values()), "an empty root was left behind")
+
+    def _check_leases(self, nodes: Sequence[_Node[P]]) -> None:
+        unpinned = [n for n in nodes if not n.pinned]
+        _require(set(self._recency) == {n for n in unpinned if not n.leases}, "recency list is off")
+        _require(set(self._leased) == {n for n in unpinned if n.leases}, "list of leased blocks is off")
+        leased = sum(n.payload.nbytes for n in self._leased if n.payload)
+        _require(leased == self.stats.leased_bytes, "leased bytes are off")
+        tips: Counter[_Node[P]] = Counter()
+        for node in nodes:
+            for lease in node.tip_of or ():
+                _require(node in lease.tips, "a lease does not know its tip")
+                tips.update(self._up(node))
+        for node in nodes:
+            _require(node.leases == tips[node], f"{node.leases} leases counted, {tips[node]} found")
 
 
 def _common_length(a: Sequence[int], b: Sequence[int]) -> int:

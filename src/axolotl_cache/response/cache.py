@@ -12,7 +12,7 @@ from random import Random
 from threading import Lock
 from time import perf_counter
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from axolotl_cache.clock import Clock, wall_clock
 from axolotl_cache.erasure import ErasureReport
@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from axolotl_cache.encryption_key import EncryptionKey
     from axolotl_cache.namespace import Namespace
     from axolotl_cache.response.flight import Flights
+    from axolotl_cache.stores import SharedStore
+    from axolotl_cache.stores.redis.near import NearStore
+    from axolotl_cache.stores.redis.tier import SharedTier
 
 F = TypeVar("F", bound=Callable[..., Any])
 V = TypeVar("V")
@@ -81,6 +84,7 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         prices: what tokens cost, for the account of what hits save.
         encryption_key: what is on disk is encrypted with it, answers, keys and tags alike: 32 bytes, or the
             same in hexadecimal or base64, or a callable that returns either. None leaves it readable.
+        shared: Redis or Valkey servers behind memory and disk, which several machines share.
         clock: seconds since the epoch.
 
     Raises:
@@ -102,6 +106,7 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         jitter: float = 0.0,
         prices: PriceTable = NO_PRICES,
         encryption_key: EncryptionKey | None = None,
+        shared: SharedTier | None = None,
         clock: Clock = wall_clock,
     ) -> None:
         if type(capacity) is not int:
@@ -130,7 +135,21 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         self._folder = disk.folder
         own = make_policy(policy, capacity, Random())  # noqa: S311
         memory = MemoryStore(capacity, policy=own, max_bytes=max_bytes)
-        self._tiers = Tiers(memory, disk.store, clock, Savings(prices))
+        self._shared: NearStore | None = None
+        below = disk.store
+        if shared is not None:
+            self._shared = shared.in_front(
+                disk.store,
+                capacity,
+                scope=self._scope,
+                policy=policy,
+                max_bytes=max_bytes,
+                encryption_key=encryption_key,
+                folder=disk.folder,
+                clock=clock,
+            )
+            below = cast("SharedStore", self._shared)
+        self._tiers = Tiers(memory, below, clock, Savings(prices))
         self._digest_secret = disk.secret
         self._wrong = WrongAnswers(disk.folder, self._scope, disk.secret)
         self._flights: Flights | None = None
@@ -450,7 +469,13 @@ class SmartInferenceCache(MutableMapping[str, Any]):
             self._tiers.stats(),
             refused_as_wrong=self._wrong.refused,
             saved=self._tiers.savings.add_up(),
+            shared=None if self._shared is None else self._shared.stats(),
         )
+
+    @property
+    def shared(self) -> NearStore | None:
+        """The tier that several machines share: its `report()` for `/readyz`, `flush()`; None without one."""
+        return self._shared
 
     def age(self, key: str) -> float | None:
         """Return the age of an entry in seconds, or None if it is not there. Changes no count."""
@@ -633,13 +658,17 @@ class SmartInferenceCache(MutableMapping[str, Any]):
             with self._making_flights:
                 if self._flights is None:
                     lock_file = None if self._folder is None else self._folder / "computing.lock"
-                    self._flights = flight.Flights(lock_file, scope=self._scope, report=self._tiers.report)
+                    self._flights = flight.Flights(
+                        lock_file, scope=self._scope, report=self._tiers.report, leases=self._shared
+                    )
         return self._flights
 
     def _after_fork(self) -> None:
         self._making_flights = Lock()
         self._tiers.forget_after_fork()
         self._wrong.forget_after_fork()
+        if self._shared is not None:
+            self._shared.forget_after_fork()
         if self._flights is not None:
             self._flights.forget_after_fork()
 

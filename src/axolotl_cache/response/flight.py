@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from threading import RLock, get_ident
+from typing import Protocol
 
 from axolotl_cache.errors import StoreError
 from axolotl_cache.stores import Record
@@ -16,6 +18,16 @@ from axolotl_cache.stores.file_locks import FileLocks, offset_of
 
 _FIRST_POLL_SECONDS = 0.001
 _LAST_POLL_SECONDS = 0.05
+
+
+class Leases(Protocol):
+    """What keeps other machines from computing the same key."""
+
+    def take_lease(self, key: str) -> bool | None:
+        """Take it; False if another machine has it, None if nobody can tell now."""
+
+    def free_lease(self, key: str) -> None:
+        """Give it back. Never waits."""
 
 
 class Flight:
@@ -53,15 +65,24 @@ class Flights:
         lock_file: shared with the other processes; None where there are none to share with.
         scope: keys of another scope are other keys.
         report: told of a lock that can't be had; then only this process's threads and tasks share.
+        leases: keep other machines out; None where there are none.
     """
 
-    def __init__(self, lock_file: Path | None, *, scope: bytes, report: Callable[[StoreError], None]) -> None:
+    def __init__(
+        self,
+        lock_file: Path | None,
+        *,
+        scope: bytes,
+        report: Callable[[StoreError], None],
+        leases: Leases | None = None,
+    ) -> None:
         self._scope = scope.hex()
         self._report = report
         # Reentrant: the garbage collector may close a coroutine that leads, whatever its thread is doing.
         self._lock = RLock()
         self._flying: dict[str, Flight] = {}
         self._between_processes = None if lock_file is None else FileLocks(lock_file)
+        self._between_machines = leases
 
     def join(self, key: str, *, in_task: bool) -> tuple[Flight, bool]:
         """Return the flight for `key`, and whether the caller leads it: then it must call `lead`.
@@ -101,7 +122,8 @@ class Flights:
         with self._flown(flight) as outcome:
             locks = self._between_processes
             if locks is None:
-                yield outcome
+                async with self._only_machine_in_task(flight.key):
+                    yield outcome
                 return
             offset, delay = offset_of(self._scope + flight.key), _FIRST_POLL_SECONDS
             try:
@@ -111,7 +133,8 @@ class Flights:
             except OSError as error:
                 self._report(_unlocked(error))
             try:
-                yield outcome
+                async with self._only_machine_in_task(flight.key):
+                    yield outcome
             finally:
                 with suppress(OSError):  # what could not be taken may not be freed either
                     locks.release(offset)
@@ -132,7 +155,8 @@ class Flights:
     def _alone(self, key: str) -> Iterator[None]:
         locks = self._between_processes
         if locks is None:
-            yield
+            with self._only_machine(key):
+                yield
             return
         offset = offset_of(self._scope + key)
         try:
@@ -140,10 +164,40 @@ class Flights:
         except OSError as error:
             self._report(_unlocked(error))
         try:
-            yield
+            with self._only_machine(key):
+                yield
         finally:
             with suppress(OSError):
                 locks.release(offset)
+
+    @contextmanager
+    def _only_machine(self, key: str) -> Iterator[None]:
+        leases, delay = self._between_machines, _FIRST_POLL_SECONDS
+        if leases is None:
+            yield
+            return
+        # None, and it goes on alone: servers that can't be asked keep nobody waiting.
+        while leases.take_lease(key) is False:
+            time.sleep(delay)
+            delay = min(delay * 2, _LAST_POLL_SECONDS)
+        try:
+            yield
+        finally:
+            leases.free_lease(key)
+
+    @asynccontextmanager
+    async def _only_machine_in_task(self, key: str) -> AsyncIterator[None]:
+        leases, delay = self._between_machines, _FIRST_POLL_SECONDS
+        if leases is None:
+            yield
+            return
+        while await asyncio.to_thread(leases.take_lease, key) is False:
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, _LAST_POLL_SECONDS)
+        try:
+            yield
+        finally:
+            leases.free_lease(key)
 
     @contextmanager
     def _flown(self, flight: Flight) -> Iterator[list[Record]]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from axolotl_cache.request import Saved
+
+if TYPE_CHECKING:
+    from axolotl_cache.stores.redis.stats import RemoteStats
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +58,12 @@ class CacheStats:
     saved: Saved = field(default_factory=Saved)
     """What all hits together saved, as far as is known of their entries; money with `prices`."""
 
+    shared: RemoteStats | None = None
+    """Of the tier that several machines share; None without one. Its hits count as `disk_hits`."""
+
     @property
     def hits(self) -> int:
-        """Lookups answered, from memory or disk."""
+        """Lookups answered, from memory or a tier below it."""
         return self.memory_hits + self.disk_hits
 
     @property

@@ -48,6 +48,10 @@ class MovedDates:
         for key, moved in self._moved.items():
             rows.postpone(db, scope, to_bytes(key), moved.version, moved.expires_at)
 
+    def pending(self) -> list[tuple[str, int, float]]:
+        """Return key, version and expiry of all of them, to be written down elsewhere."""
+        return [(key, moved.version, moved.expires_at) for key, moved in self._moved.items()]
+
     def clear(self) -> None:
         """Forget them: they are written down, or not this process's to write."""
         self._moved.clear()

@@ -2,8 +2,8 @@
 
 import pytest
 
+from axolotl_cache.language.numerals import chinese_value
 from axolotl_cache.response.semantic.facts.extract import extract
-from axolotl_cache.response.semantic.facts.numbers import chinese_value
 from axolotl_cache.response.semantic.text import language_of, normalise, tokens
 
 

@@ -6,7 +6,7 @@ import json
 import struct
 import sys
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -40,7 +40,9 @@ def next_key(previous: str, block_tokens: Sequence[int]) -> str:
     return _chain(previous, _token_bytes(block_tokens))
 
 
-def chain_keys(namespace: str, tokens: Sequence[int], block_size: int) -> list[str]:
+def chain_keys(
+    namespace: str, tokens: Sequence[int], block_size: int, marks: Mapping[int, bytes] | None = None
+) -> list[str]:
     """Return one key for each whole block of `tokens`; each stands for everything before it, too.
 
     Cost: 1.5 us a block.
@@ -49,6 +51,7 @@ def chain_keys(namespace: str, tokens: Sequence[int], block_size: int) -> list[s
         namespace: its digest.
         tokens: prompt ids, T of them.
         block_size: tokens in a block.
+        marks: what else tells a block, and all behind it, from others, by its index.
 
     Returns:
         T // block_size keys.
@@ -57,7 +60,8 @@ def chain_keys(namespace: str, tokens: Sequence[int], block_size: int) -> list[s
     keys: list[str] = []
     previous = namespace
     for start in range(0, len(raw) - step + 1, step):
-        previous = _chain(previous, raw[start : start + step])
+        mark = marks.get(start // step) if marks else None
+        previous = _chain(_chain(previous, mark) if mark else previous, raw[start : start + step])
         keys.append(previous)
     return keys
 
@@ -107,6 +111,8 @@ class BlockName:
     tokens: tuple[int, ...]
     namespace: str = ""
     """Digest; empty if whoever made the key left it at that (the key stands for it, too)."""
+    owners: tuple[str, ...] = ()
+    """What else it can be removed by."""
 
 
 class BlockFormat:

@@ -88,7 +88,7 @@ class Shelf:
             if not wanted():
                 return False
             now = self._clock()
-            tags = (name.namespace,) if name.namespace else ()
+            tags = (*([name.namespace] if name.namespace else []), *name.owners)
             self._write(name.key, Record(payload, CODEC, now, self._expiry(now), tags), now)
             return True
 

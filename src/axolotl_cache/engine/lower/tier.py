@@ -108,7 +108,13 @@ class LowerTier:
         return self._writer.pending_bytes
 
     def offer(
-        self, key: str, tokens: Sequence[int], tensors: tuple[torch.Tensor, ...], *, namespace: str = ""
+        self,
+        key: str,
+        tokens: Sequence[int],
+        tensors: tuple[torch.Tensor, ...],
+        *,
+        namespace: str = "",
+        owners: tuple[str, ...] = (),
     ) -> bool:
         """Have a block written in the background, unless it is stored already.
 
@@ -118,6 +124,7 @@ class LowerTier:
             tensors: its keys and values, two a group, (layers, kv_heads, block_size, dim) each, on any
                 device; handed over, so nobody writes to them any more.
             namespace: digest, compared when the block is loaded, and what `clear` goes by.
+            owners: what else `clear` may go by.
 
         Returns:
             False if it is not going to be stored: too much is waiting, or the store is failing.
@@ -126,7 +133,8 @@ class LowerTier:
             ValueError: this is not one block of the layout.
         """
         self._format.check(tokens, tensors)
-        return self._writer.offer(WaitingBlock(BlockName(key, tuple(tokens), namespace), tensors))
+        name = BlockName(key, tuple(tokens), namespace, owners)
+        return self._writer.offer(WaitingBlock(name, tensors))
 
     def touch(self, keys: Sequence[str]) -> None:
         """Note, in the background, that these blocks of one prompt, first to last, were used just now.
@@ -179,7 +187,7 @@ class LowerTier:
         return self._reader.expected_seconds(blocks)
 
     def clear(self, *, namespace: str | None = None) -> int:
-        """Forget all blocks (of one namespace), stored or on their way there; return how many were stored.
+        """Forget all blocks (of one namespace or owner), stored or on their way; return how many were stored.
 
         Raises:
             StoreError: the store could not remove them.

@@ -99,9 +99,10 @@ class BlockWriter:
             self._submit(partial(self._touch, tuple(keys)))
 
     def drop(self, namespace: str | None = None) -> int:
-        """Give up what waits (of one namespace); return how many blocks that were."""
+        """Give up what waits (of one namespace or owner); return how many blocks that were."""
         with self._lock:
-            keys = [k for k, b in self._waiting.items() if namespace in (None, b.name.namespace)]
+            waiting = self._waiting.items()
+            keys = [k for k, b in waiting if namespace in (None, b.name.namespace, *b.name.owners)]
             for key in keys:
                 self._take(key)
             self.dropped_blocks += len(keys)

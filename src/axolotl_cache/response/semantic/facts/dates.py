@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from functools import cache
 
+from axolotl_cache.language.months import MONTHS
 from axolotl_cache.response.semantic.facts.numbers import TAKEN
 from axolotl_cache.response.semantic.lexicon import lexicon
 
@@ -75,7 +76,7 @@ def _relative() -> re.Pattern[str]:
 @cache
 def _rules() -> tuple[Rule, ...]:
     en = lexicon().english
-    months, days = en["months"], en["weekdays"]
+    months, days = MONTHS, en["weekdays"]
     month = rf"(?P<month>{'|'.join(sorted(months, key=len, reverse=True))})\.?"
     sure_month = (
         rf"(?P<month>{'|'.join(sorted(set(months) - set(en['months_also_words']), key=len, reverse=True))})"

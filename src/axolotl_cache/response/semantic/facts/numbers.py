@@ -4,39 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from functools import cache
 from typing import Any
 
+from axolotl_cache.language.numerals import HAN_NUMERAL, chinese_value, value_of, written
 from axolotl_cache.response.semantic.lexicon import lexicon
 
 TAKEN = " \x00 "
 """Stands where something was found, so that nothing is found in it twice."""
-_DIGIT = {c: i for i, c in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2, "廿": 20, "卅": 30}
-_PLACE = {"十": 10, "百": 100, "千": 1000}
-_BIG = {"万": 10_000, "亿": 100_000_000}
-_HAN_NUMBER = re.compile(r"[零〇一二两三四五六七八九十百千万亿廿卅]+")
 _NUMBER = r"\d+(?:,\d{3})+(?:\.\d+)?|\d+(?:[.,]\d+)?"
 _PLAIN = re.compile(
     rf"(?<![A-Za-z0-9_.])[-+]?({_NUMBER})(k|m|bn|百万|千万|万|亿)?(?![A-Za-z0-9_%]|\.\d)", re.IGNORECASE
 )
 _ROMAN = {"II": 2, "III": 3, "IV": 4, "VI": 6, "VII": 7, "VIII": 8, "IX": 9}
 _SCALE = {"k": 1000, "m": 10**6, "bn": 10**9, "万": 10**4, "亿": 10**8, "百万": 10**6, "千万": 10**7}
-
-
-def value_of(digits: str) -> Decimal:
-    """Return the number: a comma before three digits separates thousands, any other is a decimal one."""
-    if re.fullmatch(r"\d+(?:,\d{3})+(?:\.\d+)?", digits):
-        return Decimal(digits.replace(",", ""))
-    try:
-        return Decimal(digits.replace(",", "."))
-    except InvalidOperation:
-        return Decimal(0)
-
-
-def written(value: Decimal) -> str:
-    """Return the one way in which a value is written."""
-    return format(value.normalize(), "f") if value else "0"
 
 
 def spell_out(text: str) -> str:
@@ -64,7 +46,7 @@ def spell_out(text: str) -> str:
         flags=re.I,
     )
     text = re.sub(r"(?<=\d)\s?[x×*]\s?(?=\d)", " x ", text)
-    return _chinese(text) if _HAN_NUMBER.search(text) or "半" in text or "成" in text else text
+    return _chinese(text) if HAN_NUMERAL.search(text) or "半" in text or "成" in text else text
 
 
 def take_amounts(text: str) -> tuple[frozenset[str], str]:
@@ -171,37 +153,12 @@ def _chinese(text: str) -> str:
             return digits
         return str(chinese_value(digits))
 
-    text = _HAN_NUMBER.sub(number, text)
+    text = HAN_NUMERAL.sub(number, text)
     return re.sub(r"\x01(.)\x01", lambda m: kept[ord(m[1]) - 0xE000], text)
 
 
 def _amount_in(text: str) -> str:
     return text if text[0].isdigit() else str(chinese_value(text))
-
-
-def chinese_value(numeral: str) -> int:
-    """Return the value of a Chinese numeral; one without places ("二零二四") is read digit by digit."""
-    if not any(c in _PLACE or c in _BIG or c in "廿卅" for c in numeral):
-        return int("".join(str(_DIGIT[c]) for c in numeral))
-    total = section = digit = 0
-    last = 10**12
-    for character in numeral:
-        if character in _BIG:
-            # 万亿 multiplies what stands before it; the 万 in 一亿两千万 only what has come since.
-            if _BIG[character] > last:
-                total = (total + section + digit) * _BIG[character]
-            else:
-                total += (section + digit or 1) * _BIG[character]
-            last = _BIG[character]
-            section = digit = 0
-        elif character in _PLACE:
-            section += (digit or 1) * _PLACE[character]
-            digit = 0
-        elif character in "廿卅":
-            section += _DIGIT[character]
-        else:
-            digit = _DIGIT[character]
-    return total + section + digit
 
 
 @cache

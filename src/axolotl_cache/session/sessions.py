@@ -1,0 +1,273 @@
+"""Sessions: one conversation each, kept until it was idle for its timeout, and found after a restart."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any, Final
+
+from axolotl_cache.clock import Clock
+from axolotl_cache.entities import Extractor
+from axolotl_cache.erasure import ErasureReport
+from axolotl_cache.errors import StoreError
+from axolotl_cache.prefix import Lease
+from axolotl_cache.session.conversation import Conversation
+from axolotl_cache.stores import Record, SharedStore
+
+MOST_SESSIONS: Final = 50_000
+"""Sessions kept in this process's memory. What a session's record takes is about 2 KB, its KV not counted."""
+CODEC: Final = "session"
+_DROPPED: Final = "dropped"
+_DROPPED_SECONDS: Final = 7 * 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class SessionName:
+    """Which session: the same id from another principal, or of another tenant, is another one."""
+
+    tenant: str
+    principal: str
+    id: str
+
+    @property
+    def key(self) -> str:
+        """Of its record in a store: 32 hexadecimal digits."""
+        told = json.dumps([self.tenant, self.principal, self.id]).encode()
+        return blake2b(told, digest_size=16, person=b"axc-session").hexdigest()
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """What its record can be removed by."""
+        named = {"tenant": self.tenant, "user": self.principal, "session": self.id}
+        return tuple(f"{kind}:{name}" for kind, name in named.items() if name)
+
+    @property
+    def fence(self) -> str:
+        """Who may find the keys and values of the conversation: the principal; with none, the session."""
+        kind, name = ("user", self.principal) if self.principal else ("session", self.id)
+        return f"{kind}:{name}"
+
+
+@dataclass(eq=False, slots=True)
+class Session:
+    """One session."""
+
+    name: SessionName
+    used_at: float
+    """Seconds since the epoch."""
+    turns: int = 0
+    conversation: Conversation = field(default_factory=Conversation)
+    lease: Lease = field(default_factory=Lease)
+    lock: Any = field(default_factory=threading.Lock, repr=False)
+    """Guards the conversation: turns of one session may come at once."""
+
+
+class Sessions:
+    """The sessions of a process, the one used last at the end. From any thread.
+
+    Args:
+        timeout_seconds: a session ends that long after its last turn.
+        clock: seconds since the epoch.
+        store: where records outlive the process; None keeps them in memory alone.
+        extractor: finds entities; None for the built-in kinds.
+    """
+
+    def __init__(
+        self,
+        timeout_seconds: float,
+        clock: Clock,
+        *,
+        store: SharedStore | None = None,
+        extractor: Extractor | None = None,
+    ) -> None:
+        self.timeout_seconds = timeout_seconds
+        self._clock = clock
+        self._store = store
+        self._extractor = extractor
+        self._lock = threading.Lock()
+        self._sessions: OrderedDict[SessionName, Session] = OrderedDict()
+        self.begun = 0
+        self.ended = 0
+        self.expired = 0
+        self.store_errors = 0
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def use(self, name: SessionName) -> Session:
+        """Return the session of this name for a turn: the one that is known, or a new one."""
+        now = self._clock()
+        with self._lock:
+            session = self._sessions.pop(name, None)
+            if session is None or now - session.used_at >= self.timeout_seconds or self._is_ended(session):
+                session = self._restored(name, now) or Session(
+                    name, now, conversation=Conversation(self._extractor)
+                )
+                self.begun += not session.turns
+            session.used_at = now
+            self._sessions[name] = session
+            return session
+
+    def take_idle(self) -> list[Session]:
+        """Take out the sessions whose time is over, and those above the bound; end their leases."""
+        deadline = self._clock() - self.timeout_seconds
+        idle: list[Session] = []
+        with self._lock:
+            while self._sessions:
+                oldest = next(iter(self._sessions.values()))
+                if oldest.used_at > deadline and len(self._sessions) <= MOST_SESSIONS:
+                    break
+                idle.append(self._sessions.pop(oldest.name))
+        self.expired += len(idle)
+        return idle
+
+    def save(self, session: Session) -> None:
+        """Write a session's record, for after a restart. A store that fails is counted, and nothing more."""
+        if self._store is None:
+            return
+        with session.lock:
+            data = {
+                "name": [session.name.tenant, session.name.principal, session.name.id],
+                "turns": session.turns,
+                "conversation": session.conversation.to_json(),
+            }
+        payload = json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
+        now = self._clock()
+        record = Record(payload, CODEC, now, now + self.timeout_seconds, session.name.tags)
+        try:
+            self._store.put(session.name.key, record, now)
+        except StoreError:
+            self.store_errors += 1
+
+    def end(self, id: str, *, tenant: str | None = None, principal: str | None = None) -> list[Session]:
+        """End the sessions of this id: take them out, remove their records; their leases are to be ended.
+
+        Args:
+            id: of the session.
+            tenant: whose; None is anybody's.
+            principal: whose; None is anybody's.
+
+        Raises:
+            StoreError: the record is still there; the sessions are out all the same.
+        """
+        with self._lock:
+            names = [
+                name
+                for name in self._sessions
+                if name.id == id and tenant in (None, name.tenant) and principal in (None, name.principal)
+            ]
+            gone = [self._sessions.pop(name) for name in names]
+        self.ended += len(gone)
+        self._remove_stored(id, tenant, principal)
+        return gone
+
+    def erase(self, *, tag: str) -> tuple[list[Session], ErasureReport]:
+        """End the sessions of an owner (as `tenant:acme`), and erase their records.
+
+        Raises:
+            ErasureError: the store could not; the sessions are out all the same.
+        """
+        with self._lock:
+            names = [name for name in self._sessions if tag in name.tags]
+            gone = [self._sessions.pop(name) for name in names]
+        report = ErasureReport(entries=len(gone))
+        return gone, report if self._store is None else report + self._store.erase(tag)
+
+    def drop_entity(self, name: str) -> None:
+        """Leave word for other processes that the records of an entity, fetched up to now, are not good.
+
+        Raises:
+            StoreError: it could not be left.
+        """
+        if self._store is not None:
+            now = self._clock()
+            self._store.put(_drop_key(name), Record(b"", _DROPPED, now, now + _DROPPED_SECONDS), now)
+
+    def dropped_at(self, name: str) -> float | None:
+        """Return when records of an entity were last dropped, by any process; None if never, or long ago."""
+        if self._store is None:
+            return None
+        with suppress(StoreError):
+            record = self._store.get(_drop_key(name))
+            return None if record is None else record.created_at
+        return None
+
+    def close(self) -> None:
+        """Close the store."""
+        if self._store is not None:
+            self._store.close()
+
+    def __iter__(self) -> Iterator[Session]:
+        """Yield the sessions, the one used longest ago first."""
+        with self._lock:
+            return iter(list(self._sessions.values()))
+
+    def _is_ended(self, session: Session) -> bool:
+        """Return whether another process has ended it since, by removing its record."""
+        if self._store is None:
+            return False
+        removed_at = None
+        with suppress(StoreError):
+            removed_at = self._store.removed_at(session.name.key)
+        return removed_at is not None and removed_at >= session.used_at
+
+    def _remove_stored(self, id: str, tenant: str | None, principal: str | None) -> None:
+        if self._store is None:
+            return
+        now = self._clock()
+        if tenant is not None and principal is not None:
+            self._store.remove(now, keys=[SessionName(tenant, principal, id).key])
+            return
+        for key in self._store.keys() if tenant is not None or principal is not None else ():
+            name = self._name_of(key)
+            is_theirs = name is not None and name.id == id
+            if name and is_theirs and tenant in (None, name.tenant) and principal in (None, name.principal):
+                self._store.remove(now, keys=[key])
+        if tenant is None and principal is None:
+            self._store.remove(now, tag=f"session:{id}")
+
+    def _name_of(self, key: str) -> SessionName | None:
+        if self._store is None:
+            return None
+        record = self._store.get(key)
+        data = None if record is None or record.codec != CODEC else _loads(record.payload)
+        try:
+            return None if data is None else SessionName(*map(str, data["name"]))
+        except (KeyError, TypeError):
+            return None
+
+    def _restored(self, name: SessionName, now: float) -> Session | None:
+        if self._store is None:
+            return None
+        try:
+            record = self._store.get(name.key)
+        except StoreError:
+            self.store_errors += 1
+            return None
+        if record is None or record.codec != CODEC or not record.is_live(now):
+            return None
+        data = _loads(record.payload)
+        try:
+            if data is None or data["name"] != [name.tenant, name.principal, name.id]:
+                return None
+            conversation = Conversation.from_json(data["conversation"], self._extractor)
+            return Session(name, now, int(data["turns"]), conversation)
+        except (KeyError, TypeError, ValueError, AttributeError):  # of a version with other records
+            return None
+
+
+def _drop_key(name: str) -> str:
+    return blake2b(name.encode(), digest_size=16, person=b"axc-drop").hexdigest()
+
+
+def _loads(payload: bytes) -> Any:
+    try:
+        data = json.loads(payload)
+    except ValueError:
+        return None
+    return data if isinstance(data, dict) else None
