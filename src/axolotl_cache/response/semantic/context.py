@@ -227,24 +227,22 @@ def _aligned(a: Context, b: Context) -> _Alignment:
         for what, i, i_end, j, j_end in matcher.get_opcodes():
             if what != "replace":
                 continue
-            rest_a = [f for f in left[i:i_end] if f.plain not in texts_b]
-            rest_b = [f for f in right[j:j_end] if f.plain not in texts_a]
-            for one in list(rest_a):
-                best = max(rest_b, key=lambda f: _overlap(one.plain, f.plain), default=None)
-                if best is not None and _is_version(one, best):
+            rest_a = {f: set(f.plain) for f in left[i:i_end] if f.plain not in texts_b}
+            rest_b = {f: set(f.plain) for f in right[j:j_end] if f.plain not in texts_a}
+            for one, words in list(rest_a.items()):
+                best = max(rest_b, key=lambda f: _overlap(words, rest_b[f]), default=None)
+                if best is not None and _is_version(words, rest_b[best]):
                     versions.append((one, best))
-                    rest_a.remove(one)
-                    rest_b.remove(best)
+                    del rest_a[one], rest_b[best]
             replaced += min(sum(not _is_idle(f) for f in rest) for rest in (rest_a, rest_b))
     shorter = min(len({f.plain for f in (*c.users, *c.answers) if f.plain}) for c in (a, b))
     return _Alignment((equal + len(versions)) / max(shorter, 1), tuple(versions), replaced / max(shorter, 1))
 
 
-def _is_version(one: Facts, other: Facts) -> bool:
+def _is_version(a: set[str], b: set[str]) -> bool:
     """Return whether two sentences are versions of one: most words equal, or the one within the other."""
-    a, b = set(one.plain), set(other.plain)
     within = len(a & b) / max(min(len(a), len(b)), 1)
-    return _overlap(one.plain, other.plain) >= ALIGNED or (min(len(a), len(b)) >= 4 and within >= HOLDS)
+    return _overlap(a, b) >= ALIGNED or (min(len(a), len(b)) >= 4 and within >= HOLDS)
 
 
 def _is_idle(facts: Facts) -> bool:
@@ -284,9 +282,9 @@ def _reply_differs(a: Context, b: Context) -> float:
     return min(len(left_over.a), len(left_over.b)) / max(min(len(left), len(right)), 1)
 
 
-def _overlap(left: tuple[str, ...], right: tuple[str, ...]) -> float:
-    a, b = set(left), set(right)
-    return len(a & b) / max(1, len(a | b))
+def _overlap(a: set[str], b: set[str]) -> float:
+    shared = len(a & b)
+    return shared / max(1, len(a) + len(b) - shared)
 
 
 def _typed(context: Context) -> frozenset[tuple[str, str]]:
