@@ -253,10 +253,15 @@ def _open_lower(settings: Settings, report: Report, layout: KVLayout, block_size
     store = open_lower_store(
         keys_and_values_home(), layout=layout, block_size=block_size, max_bytes=settings.model.max_cache_size
     )
-    ttl = settings.inference.entry_timeout
-    if settings.session.enable_session_cache:  # what a session has in memory, it should have after a restart
-        ttl = max(ttl, settings.session.session_timeout)
+    ttl = _block_seconds(settings)
     return (LowerTier(store, layout=layout, block_size=block_size, ttl_seconds=ttl, report=report),)
+
+
+def _block_seconds(settings: Settings) -> float:
+    """Return how long a block is kept below memory after its last use."""
+    if settings.session.enable_session_cache:  # what a session has in memory, it should have after a restart
+        return max(settings.inference.entry_timeout, settings.session.session_timeout)
+    return settings.inference.entry_timeout
 
 
 def _open_shared_blocks(
@@ -271,5 +276,8 @@ def _open_shared_blocks(
         max(1, settings.model.max_cache_size // stored_block_bytes(layout, block_size)),
         encryption_key=read_encryption_key(settings),
     )
-    ttl = settings.inference.entry_timeout
-    return (LowerTier(store, layout=layout, block_size=block_size, ttl_seconds=ttl, report=report),)
+    ttl = _block_seconds(settings)
+    tier = LowerTier(
+        store, layout=layout, block_size=block_size, ttl_seconds=ttl, report=report, kind="redis"
+    )
+    return (tier,)

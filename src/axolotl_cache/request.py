@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 from math import isfinite
@@ -19,6 +19,14 @@ class Message:
 
     role: str
     content: str
+    """The text; of several parts, their texts one a line."""
+    parts: tuple[Mapping[str, Any], ...] = ()
+    """The parts as OpenAI writes them, if the content came as a list: for templates that read parts."""
+    tool_calls: tuple[Mapping[str, Any], ...] = ()
+    """What an assistant called, as OpenAI writes it, but with each call's arguments as an object."""
+    tool_call_id: str = ""
+    """Of a tool's message: which call it answers."""
+    name: str = ""
 
 
 MAX_LOGPROBS = 20
@@ -342,3 +350,5 @@ class Delta:
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()
     """Of the tokens that came since the piece before; all pieces together have those of the answer."""
+    served: Served = field(default=Served.MISS, compare=False)
+    """Which tier the answer is from, as far as can be told by now; its `Answer` has the last word."""

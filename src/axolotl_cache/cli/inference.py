@@ -194,7 +194,7 @@ def answer_prompts(
     control = CacheControl(sampled=cache_sampled, truncated=cache_truncated)
     asked = Request(cache_control=control, session=session, principal=principal)
     named = from_file(prompts_file, asked, chosen_system) if prompts_file else None
-    folders = _adapter_folders(adapters)
+    folders = adapter_folders(adapters)
     pipeline, loaded = _open(settings, quiet=quiet, caching=caching, adapters=folders)
     template = replace(asked, sampling=choose_sampling(loaded.default_sampling, sampling))
     desk = _Desk(pipeline, loaded, template, chosen_system, as_json=as_json or named is not None)
@@ -225,7 +225,8 @@ def answer_prompts(
         sys.exit(_REFUSED)
 
 
-def _adapter_folders(given: Sequence[str]) -> dict[str, Path]:
+def adapter_folders(given: Sequence[str]) -> dict[str, Path]:
+    """Return the folders of adapters given as NAME=FOLDER, by name."""
     folders: dict[str, Path] = {}
     for text in given:
         name, equals, folder = text.partition("=")

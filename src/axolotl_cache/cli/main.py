@@ -16,6 +16,8 @@ COMMANDS: Final = {
         "axolotl_cache.cli.inference:inference",
         "Answer prompts with a model, through the caches.",
     ),
+    "serve": ("axolotl_cache.cli.serve:serve", "Serve a model to OpenAI's clients, through the caches."),
+    "keys": ("axolotl_cache.cli.keys:keys", "Make, list and remove the API keys of a server's tenants."),
     "bench": (
         "axolotl_cache.cli.bench:bench",
         "Measure your model and your requests with the cache off and on.",
@@ -35,7 +37,7 @@ COMMANDS: Final = {
     "config": ("axolotl_cache.cli.config:config", "Show what is in force, and where each value came from."),
 }
 
-LATER: Final = ("profile", "doctor", "serve")
+LATER: Final = ("profile", "doctor")
 """Commands that will come: asked for today, they say so, where any other name is called unknown."""
 
 

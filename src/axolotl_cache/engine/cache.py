@@ -275,6 +275,11 @@ class KVCache:
         return removed
 
     @property
+    def lower(self) -> Sequence[LowerTier]:
+        """The tiers below the pool's memory, fastest first."""
+        return self._lower
+
+    @property
     def has_lower_tiers(self) -> bool:
         """Whether there are tiers below the pool's memory."""
         return bool(self._lower)

@@ -23,7 +23,7 @@ from axolotl_cache.engine.generation import Generation
 from axolotl_cache.engine.prompt import PromptRenderer
 from axolotl_cache.engine.sampling import check_sampling
 from axolotl_cache.erasure import ErasureReport
-from axolotl_cache.errors import CapacityError, NotCached, RequestError, StreamDiverged
+from axolotl_cache.errors import CapacityError, NotCached, RequestCancelled, RequestError, StreamDiverged
 from axolotl_cache.namespace import Namespace
 from axolotl_cache.pipeline.erase import erase_everywhere
 from axolotl_cache.pipeline.exact import OFF, ExactTier, Question
@@ -32,6 +32,7 @@ from axolotl_cache.pipeline.layout_report import LayoutReport
 from axolotl_cache.pipeline.prefix_miss import PREFIX_OFF, prefix_miss
 from axolotl_cache.pipeline.session import Joined, SessionStep, with_account
 from axolotl_cache.pipeline.shared_stream import SharedStreams
+from axolotl_cache.pipeline.stop import Stop
 from axolotl_cache.pipeline.stored import from_entry, to_value
 from axolotl_cache.pipeline.totals import Totals
 from axolotl_cache.pipeline.writing import Writing
@@ -128,7 +129,10 @@ class Pipeline:
 
     def answer(self, request: Request) -> Answer:
         """Return the whole answer at once."""
-        (answer,) = [part for part in self.stream(request) if isinstance(part, Answer)]
+        begun = self.begin(request)
+        if isinstance(begun, Answer):
+            return begun
+        (answer,) = [part for part in begun if isinstance(part, Answer)]
         return answer
 
     def stream(self, request: Request) -> Generator[Delta | Answer, None, None]:
@@ -144,25 +148,48 @@ class Pipeline:
             StreamDiverged: an equal request's computation failed half way, and began otherwise a second time.
             NotCached: it wants a stored answer or none, and there is none to serve.
         """
+        begun = self.begin(request)
+        yield from _parts(begun) if isinstance(begun, Answer) else begun
+
+    def begin(
+        self, request: Request, stop: Stop | None = None
+    ) -> Answer | Generator[Delta | Answer, None, None]:
+        """Return the answer that is stored, or what computes one: nothing is, before that is iterated.
+
+        For callers that must not wait: this does not, unless a disk does. Otherwise as `stream`.
+
+        Args:
+            request: as it came.
+            stop: set, from any thread, to end at once what is computed for this request alone; whoever
+                iterates then gets RequestCancelled.
+        """
+        stop = stop or Stop()
         started = time.perf_counter()
         if self.session is None or not (request.session or request.entities):
-            yield from self._stream(request, None, started)
-            return
-        joined = self.session.join(request, self.engine)
-        try:
-            for part in self._stream(joined.request, joined, started):
-                yield (
-                    with_account(part, joined, None)
-                    if isinstance(part, Answer) and not part.session
-                    else part
-                )
-        finally:
-            self.session.ended(joined)
+            return self._begin(request, None, started, stop)
+        return self._in_session(self.session, request, started, stop)
 
-    def _stream(
-        self, request: Request, joined: Joined | None, started: float
+    def _in_session(
+        self, step: SessionStep, request: Request, started: float, stop: Stop
     ) -> Generator[Delta | Answer, None, None]:
-        """Yield the answer to a request that has what is known joined to it."""
+        """Yield the answer to a request after joining it with its session and records: that may take time."""
+        joined = step.join(request, self.engine)
+        try:
+            begun = self._begin(joined.request, joined, started, stop)
+            parts = _parts(begun) if isinstance(begun, Answer) else begun
+            with closing(parts):
+                for part in parts:
+                    if isinstance(part, Answer) and not part.session:
+                        yield with_account(part, joined, None)
+                    else:
+                        yield part
+        finally:
+            step.ended(joined)
+
+    def _begin(
+        self, request: Request, joined: Joined | None, started: float, stop: Stop
+    ) -> Answer | Generator[Delta | Answer, None, None]:
+        """Begin a request that has what is known joined to it."""
         text = self.renderer.text(request)
         # Held to the end: a reload in the midst of an answer changes neither its weights nor its namespace.
         adapter = self._adapter(request)
@@ -172,30 +199,46 @@ class Pipeline:
             if request.cache_control.only_if_cached:
                 raise NotCached(OFF)
             work = Work(request, text, namespace, adapter, joined, started)
-            yield from self._counting_all(self._compute(work))
-            return
+            return self._counting_all(self._compute(work, stop))
         question = exact.question(request, text, namespace, joined.records if joined else ())
         found = exact.look_up(question)
         if isinstance(found, Entry):
-            yield from self._handed_out(self._stored(found, question, started))
-            return
-        alike = self._find_alike(request, question, namespace, joined)
-        if alike is not None and alike.hit is not None:
-            work = Work(request, text, namespace, adapter, joined, started, question, found)
-            yield from self._handed_out(self._alike(alike.hit, work))
-            if alike.hit.found.check and question.not_stored is None:
-                self._check_later(
-                    replace(work, joined=None, alike=replace(alike, hit=None, lookup=None)), alike.hit
-                )
-            return
+            return self._counted(self._stored(found, question, started))
+        work = Work(request, text, namespace, adapter, joined, started, question, found)
+        if self.semantic is not None and self.semantic.enabled:
+            return self._alike_or_computed(self.semantic, exact, question, work, stop)
         if request.cache_control.only_if_cached:
             raise NotCached(f"nothing stored can answer this request: {found.reason}")
-        work = Work(request, text, namespace, adapter, joined, started, question, found, alike)
+        return self._computed(exact, question, work, stop)
 
-        def compute() -> Generator[Delta | Answer, None, None]:
-            return self._counting_all(self._compute(work))
+    def _computed(
+        self, exact: ExactTier, question: Question, work: Work, stop: Stop
+    ) -> Generator[Delta | Answer, None, None]:
+        """Return what computes an answer, shared with those who ask for it now if it may be."""
 
-        yield from self._shared(exact, question, compute, started) if question.may_be_shared else compute()
+        def compute(stop: Stop) -> Generator[Delta | Answer, None, None]:
+            return self._counting_all(self._compute(work, stop))
+
+        if question.may_be_shared:
+            return self._shared(exact, question, compute, work.started, stop)
+        return compute(stop)
+
+    def _alike_or_computed(
+        self, semantic: SemanticMatching, exact: ExactTier, question: Question, work: Work, stop: Stop
+    ) -> Generator[Delta | Answer, None, None]:
+        """Yield the answer to the same question in other words, or a computed one."""
+        records = work.joined.records if work.joined else ()
+        alike = semantic.find(work.request, question, work.namespace, self._leave_out, records)
+        if alike.hit is not None:
+            yield from self._handed_out(self._alike(alike.hit, question, work))
+            if alike.hit.found.check and question.not_stored is None:
+                fresh = replace(work, joined=None, alike=replace(alike, hit=None, lookup=None))
+                self._check_later(fresh, alike.hit)
+            return
+        if work.request.cache_control.only_if_cached:
+            reason = alike.miss.reason if alike.miss else "nothing is alike"
+            raise NotCached(f"nothing stored can answer this request: {reason}")
+        yield from self._computed(exact, question, replace(work, alike=alike), stop)
 
     def _handed_out(self, stored: Answer, told: str = "") -> Generator[Delta | Answer, None, None]:
         """Yield a stored answer to a reader that was told its beginning already."""
@@ -203,21 +246,24 @@ class Pipeline:
             raise StreamDiverged(
                 "an answer failed half way, and another is stored now; send the request again"
             )
-        yield Delta(stored.text[len(told) :], () if told else stored.logprobs)
+        yield Delta(stored.text[len(told) :], () if told else stored.logprobs, stored.served)
         yield self._counted(stored)
 
     def _shared(
         self,
         exact: ExactTier,
         question: Question,
-        compute: Callable[[], Generator[Delta | Answer, None, None]],
+        compute: Callable[[Stop], Generator[Delta | Answer, None, None]],
         started: float,
+        stop: Stop,
     ) -> Generator[Delta | Answer, None, None]:
         """Yield an answer that is computed once for all who ask for it now."""
         told, first_at = "", started
         while True:
             # Looked up again where a computation begins: another may have ended meanwhile.
-            parts = self._under_way.read(question.key, lambda: None if exact.holds(question) else compute())
+            parts = self._under_way.read(
+                question.key, lambda nobody: None if exact.holds(question) else compute(nobody), stop
+            )
             with closing(parts):
                 for part, is_mine in parts:
                     if isinstance(part, Answer):
@@ -229,7 +275,7 @@ class Pipeline:
                         return
                     first_at = first_at if told else time.perf_counter()
                     told += part.text
-                    yield part
+                    yield part if is_mine else replace(part, served=Served.HIT_EXACT)
             found = exact.look_up(question)
             if isinstance(found, Entry):
                 yield from self._handed_out(self._stored(found, question, started), told)
@@ -239,7 +285,7 @@ class Pipeline:
                     "an answer failed half way, and is not stored either; send the request again"
                 )
 
-    def _compute(self, work: Work) -> Generator[Delta | Answer, None, None]:
+    def _compute(self, work: Work, stop: Stop) -> Generator[Delta | Answer, None, None]:
         """Yield an answer that the engine computes, and store it if it may be; count no answer."""
         request, question, started = work.request, work.question, work.started
         ended = FAILED
@@ -247,10 +293,11 @@ class Pipeline:
             tokens = self.renderer.tokens(work.text, is_plain=request.prompt is not None)
             self._layout.note(tokens)
             generation = self._generate(request, tokens, work.namespace, work.adapter, work.joined)
+            stop.tell(generation.close)
             writing = Writing(self.renderer, generation, request.sampling)
             yield from writing.deltas()
             ended = ""
-        except GeneratorExit:
+        except (GeneratorExit, RequestCancelled):
             ended = ABORTED
             raise
         finally:
@@ -261,7 +308,7 @@ class Pipeline:
         answer = Answer(
             text=writing.text,
             finish_reason=writing.finish_reason,
-            served=Served.HIT_PREFIX if generation.cached_tokens else Served.MISS,
+            served=writing.served,
             usage=Usage(generation.prompt_tokens, generation.cached_tokens, writing.completion_tokens),
             ttft_seconds=(writing.first_at or now) - started,
             total_seconds=now - started,
@@ -291,21 +338,8 @@ class Pipeline:
         self.semantic.computed(work.alike, work.question.key, answer.text, is_stored=not_stored is None)
         return not_stored
 
-    def _find_alike(
-        self, request: Request, question: Question, namespace: Namespace, joined: Joined | None
-    ) -> Found | None:
-        """Ask the semantic tier; None if there is none, or it is switched off."""
-        if self.semantic is None or not self.semantic.enabled:
-            return None
-        return self.semantic.find(
-            request, question, namespace, self._leave_out, joined.records if joined else ()
-        )
-
-    def _alike(self, hit: Hit, work: Work) -> Answer:
+    def _alike(self, hit: Hit, question: Question, work: Work) -> Answer:
         """Return a stored answer to another question, as the answer to this one."""
-        question = work.question
-        if question is None:
-            raise ValueError("only what the exact tier was asked is served from another question")
         stored = self._stored(hit.entry, question, work.started)
         tokens = len(self.renderer.tokens(work.text, is_plain=False))
         usage = Usage(tokens, tokens, stored.usage.completion_tokens)
@@ -326,7 +360,7 @@ class Pipeline:
         def check() -> None:
             (fresh,) = [
                 part
-                for part in self._compute(replace(work, started=time.perf_counter()))
+                for part in self._compute(replace(work, started=time.perf_counter()), Stop())
                 if isinstance(part, Answer)
             ]
             if self.semantic is not None and work.alike is not None:
@@ -372,8 +406,7 @@ class Pipeline:
         """
         if self._exact is None:
             raise RequestError("there is no response cache, and so no key")
-        namespace = self._namespace(self._adapter(request)).for_tenant(request.tenant)
-        return self._exact.explain(request, self.renderer.text(request), namespace)
+        return self._exact.explain(request, self.renderer.text(request), self.namespace_of(request))
 
     def report_wrong(self, answer: Answer) -> bool:
         """Remove a stored answer that is wrong; this same answer is never stored for its request again.
@@ -464,6 +497,22 @@ class Pipeline:
         return erase_everywhere(
             self, keys_and_values=keys_and_values, tenant=tenant, user=user, session=session
         )
+
+    def namespace_of(self, request: Request) -> Namespace:
+        """Return the namespace that a request is answered in.
+
+        Raises:
+            RequestError: there is no such adapter.
+        """
+        return self._namespace(self._adapter(request)).for_tenant(request.tenant)
+
+    def tokens(self, request: Request) -> list[int]:
+        """Return the token ids of a request's prompt.
+
+        Raises:
+            RequestError: it can't be rendered.
+        """
+        return self.renderer.tokens(self.renderer.text(request), is_plain=request.prompt is not None)
 
     def check(self, request: Request) -> None:
         """Raise RequestError if the request can't be served as asked; compute nothing."""
@@ -569,3 +618,9 @@ class Pipeline:
         with self._counting:
             self.totals.count(answer)
         return answer
+
+
+def _parts(answer: Answer) -> Generator[Delta | Answer, None, None]:
+    """Yield a stored answer as a stream."""
+    yield Delta(answer.text, answer.logprobs, answer.served)
+    yield answer

@@ -2,6 +2,7 @@
 
 from axolotl_cache.prefix.fence import Fence, Fences, label, marks, names_before
 from axolotl_cache.prefix.lease import Lease
+from axolotl_cache.prefix.runs import Run
 from axolotl_cache.prefix.tree import Difference, PrefixMatch, PrefixStats, PrefixTree
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "PrefixMatch",
     "PrefixStats",
     "PrefixTree",
+    "Run",
     "label",
     "marks",
     "names_before",

@@ -532,6 +532,11 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         return self._lifetime.timeout
 
     @property
+    def is_persistent(self) -> bool:
+        """Whether answers are kept on disk, too."""
+        return self._tiers.is_persistent
+
+    @property
     def maxsize(self) -> int:
         """Most entries ever held: `capacity`."""
         return self._capacity

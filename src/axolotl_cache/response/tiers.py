@@ -62,6 +62,11 @@ class Tiers:
         self._closed = False
         self._watchers: list[Watcher] = []
 
+    @property
+    def is_persistent(self) -> bool:
+        """Whether there is a disk behind memory."""
+        return self._disk is not None
+
     # Reading
 
     def contains(self, key: str) -> bool:
