@@ -35,6 +35,8 @@ def erase_everywhere(
     steps: list[Callable[[], ErasureReport]] = []
     if pipeline.response is not None:
         steps.append(partial(pipeline.response.erase, tenant=tenant, user=user, session=session))
+    if pipeline.semantic is not None:
+        steps.append(pipeline.semantic.erased)
     if pipeline.session is not None:
         tag = str(erased_owner(tenant=tenant, user=user, session=session))
         steps.append(partial(pipeline.session.erase, pipeline.engine, tag=tag))
