@@ -124,7 +124,7 @@ class Pipeline:
     def begin(
         self, request: Request, stop: Stop | None = None
     ) -> Answer | Generator[Delta | Answer, None, None]:
-        """Return the answer that is stored, or what finds or computes one: nothing is, before that is iterated.
+        """Return the answer that is stored, or what computes one: nothing is, before that is iterated.
 
         For callers that must not wait: this does not, unless a disk does. Otherwise as `stream`.
 
