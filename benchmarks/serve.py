@@ -12,6 +12,7 @@ first token came within the target. The load is made by this process: what it co
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import os
 import random
@@ -53,9 +54,11 @@ class Load:
 
     @property
     def per_second(self) -> float:
+        """Requests answered in a second."""
         return len(self.latencies) / self.seconds
 
     def row(self, **names: Any) -> dict[str, Any]:
+        """Return the measurement, for the result."""
         ordered = sorted(self.latencies)
         return names | {
             "requests_per_second": round(self.per_second, 1),
@@ -107,6 +110,7 @@ class _Connection(asyncio.Protocol):
 
 
 def raw_request(url: str, body: dict[str, Any]) -> bytes:
+    """Return a request as it goes over the wire."""
     host = url.removeprefix("http://")
     data = json.dumps(body).encode()
     head = (
@@ -117,6 +121,7 @@ def raw_request(url: str, body: dict[str, Any]) -> bytes:
 
 
 def question(text: str, **options: Any) -> dict[str, Any]:
+    """Return the body of a request."""
     messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": text}]
     return {"model": "model", "messages": messages, "temperature": 0, "max_tokens": NEW_TOKENS} | options
 
@@ -194,6 +199,7 @@ class _Stub(BaseHTTPRequestHandler):
 
 @contextmanager
 def stub() -> Iterator[str]:
+    """Serve a stub; give its URL."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Stub)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -202,6 +208,7 @@ def stub() -> Iterator[str]:
 
 
 def free_port() -> int:
+    """Return a port that nobody listens on."""
     import socket
 
     with socket.socket() as found:
@@ -228,18 +235,21 @@ def process(command: list[str], url: str, folder: Path, **environment: str) -> I
 
 
 def _answers(url: str) -> bool:
-    import urllib.error
-    import urllib.request
-
     try:
-        with urllib.request.urlopen(
-            urllib.request.Request(f"{url}/v1/models", headers={"Authorization": "Bearer sk-1234"}), timeout=2
-        ):
-            return True
-    except urllib.error.HTTPError:
-        return True
+        get(url, "/v1/models")
     except OSError:
         return False
+    return True
+
+
+def get(url: str, path: str) -> str:
+    """Return what a server has there."""
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=10)
+    try:
+        connection.request("GET", path, headers={"Authorization": "Bearer sk-1234"})
+        return connection.getresponse().read().decode()
+    finally:
+        connection.close()
 
 
 def ours(folder: Path, upstream: str | None = None, *, caches: bool = True) -> Any:
@@ -262,9 +272,9 @@ def ours(folder: Path, upstream: str | None = None, *, caches: bool = True) -> A
 
 
 def litellm(folder: Path, upstream: str) -> Any:
-    """Return LiteLLM's proxy with its memory cache, set up as its page on production says, for one process."""
+    """Return LiteLLM's proxy with its memory cache, one process, as its page on production sets it up."""
     python = REPOSITORY / ".venv-litellm-proxy" / "bin" / "litellm"
-    command = Path(os.environ.get("AXOLOTL_CACHE_LITELLM") or python)
+    command = Path(os.environ.get("LITELLM_PROXY") or python)
     if not command.exists():
         return None
     port = free_port()
@@ -309,6 +319,7 @@ def litellm(folder: Path, upstream: str) -> Any:
 def hits(
     folder: Path, rounds: int, seconds: float, questions: Sequence[str]
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """Ask ours and LiteLLM's proxy, in turns, for what both have stored."""
     bodies = [question(text) for text in questions[:QUESTIONS]]
     rows: list[dict[str, Any]] = []
     tops: dict[str, list[float]] = {}
@@ -320,7 +331,7 @@ def hits(
             say("LiteLLM's proxy: left out; benchmarks/prepare installs it")
         else:
             servers["litellm"] = stack.enter_context(peer)
-        for name, url in servers.items():
+        for url in servers.values():
             hammer(url, bodies, 1.0)  # all of them are stored from here on
         for number in range(rounds):
             for name, url in servers.items():
@@ -338,6 +349,7 @@ def hits(
 def hits_engine(
     folder: Path, rounds: int, seconds: float, questions: Sequence[str]
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """Ask ours with its own engine: at the top rate, at half of it, and for streams."""
     bodies = [question(text) for text in questions[:QUESTIONS]]
     streams = [body | {"stream": True} for body in bodies]
     rows: list[dict[str, Any]] = []
@@ -364,12 +376,8 @@ def hits_engine(
 
 def leaks(url: str) -> dict[str, float]:
     """Return what /metrics says is held though nothing runs."""
-    import urllib.request
-
-    with urllib.request.urlopen(f"{url}/metrics", timeout=10) as answer:
-        text = answer.read().decode()
     held = 0.0
-    for line in text.splitlines():
+    for line in get(url, "/metrics").splitlines():
         if line.startswith("axolotl_cache_tier_bytes") and 'tier="running"' in line:
             held += float(line.rsplit(" ", 1)[1])
     return {"leaked_blocks": held, "leaked_sessions": 0.0}
@@ -378,11 +386,12 @@ def leaks(url: str) -> dict[str, float]:
 def goodput(
     folder: Path, count: int, rates: Sequence[float], questions: Sequence[str]
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """Let requests arrive as in the trace, the cache off and on."""
     arrived = arrivals(count + 1)
     if arrived is None:
         say("goodput: SKIPPED, azure2023_conv.csv.gz is missing")
         return [], {}
-    rng = random.Random(SEED)
+    rng = random.Random(SEED)  # noqa: S311 - no secret
     # Popular questions come again: Zipf's law over a tenth of them.
     pool = rng.sample(questions, max(count // 2, 10))
     weights = [1 / rank for rank in range(1, len(pool) + 1)]
@@ -447,6 +456,7 @@ async def open_loop(
 
 
 def main() -> None:
+    """Run all parts."""
     options = arguments(__doc__)
     started = time.time()
     rounds, seconds = (3, 3.0) if options.quick else (5, 10.0)

@@ -200,9 +200,7 @@ def _sampling(sent: ChatRequest | CompletionRequest, rules: Rules) -> Sampling:
         logprobs = sent.logprobs
     most = rules.most_new_tokens
     if most is not None and longest is not None and longest > most:
-        raise Refusal(
-            400, f"max_tokens is {longest}; this server gives at most {most}", param="max_tokens"
-        )
+        raise Refusal(400, f"max_tokens is {longest}; this server gives at most {most}", param="max_tokens")
     if longest is None and isinstance(sent, CompletionRequest):
         longest = _DEFAULT_COMPLETION_TOKENS
     longest = min((bound for bound in (longest, most) if bound is not None), default=None)
