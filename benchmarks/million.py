@@ -1,7 +1,7 @@
 """How long does the profile of a million requests take, and how much memory?
 
-`figures(folder)` writes a Mooncake trace of conversations and profiles it, prediction included, in a process of
-its own.
+`figures(folder)` writes a Mooncake trace of conversations and profiles it, prediction included, in a process
+of its own.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ finally:
 def write(path: Path, *, requests: int = REQUESTS, seed: int = 0) -> int:
     """Write a trace; return how many blocks its prompts have.
 
-    Half of the requests go on with a conversation, each turn adding 2 to 20 blocks behind the first block that
-    all share; a conversation ends at 60 blocks. Mooncake's own conversations have 24 blocks a request.
+    Half of the requests go on with a conversation, each turn adding 2 to 20 blocks behind the first block
+    that all share; a conversation ends at 60 blocks. Mooncake's own have 24 blocks a request.
     """
     rng = random.Random(seed)  # noqa: S311 a made-up trace, no secrets
     conversations: list[list[int]] = []

@@ -26,3 +26,11 @@ def make_private(folder: Path) -> None:
     """Make a folder, and those above it that are missing, for this user only (mode 0700)."""
     for missing in (*reversed([p for p in folder.parents if not p.exists()]), folder):
         missing.mkdir(mode=0o700, exist_ok=True)
+
+
+def config_home() -> Path:
+    """Return the user's configuration folder: `axolotl-cache` in the XDG configuration home.
+
+    What is there can't be made again. It may not exist yet; who writes there makes it with `make_private`.
+    """
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "axolotl-cache"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 from math import isfinite
@@ -19,6 +19,14 @@ class Message:
 
     role: str
     content: str
+    """The text; of several parts, their texts one a line."""
+    parts: tuple[Mapping[str, Any], ...] = ()
+    """The parts as OpenAI writes them, if the content came as a list: for templates that read parts."""
+    tool_calls: tuple[Mapping[str, Any], ...] = ()
+    """What an assistant called, as OpenAI writes it, but with each call's arguments as an object."""
+    tool_call_id: str = ""
+    """Of a tool's message: which call it answers."""
+    name: str = ""
 
 
 MAX_LOGPROBS = 20
@@ -101,6 +109,8 @@ class CacheControl:
     """Store an answer that `max_new_tokens` cut off."""
     refusals: bool = False
     """Store an answer although it reads like a refusal."""
+    semantic: bool = True
+    """Whether the answer to a question in other words will do, where that tier is on."""
 
     def __post_init__(self) -> None:
         if self.max_age_seconds is not None and not (
@@ -184,6 +194,18 @@ class Miss:
     """What the nearest cached prompt has there."""
     found_text: str | None = None
     """What this prompt has there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The stored question whose answer was served for one in other words."""
+
+    question: str
+    """Its last message. Somebody else may have asked it: do not hand it out to whoever asks."""
+    key: str
+    """Of its entry."""
+    probability: float
+    """That its answer is right for this question, as calibrated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,6 +327,11 @@ class Answer:
     """For how long it may be served, and why; None if the response cache is off."""
     response_miss: Miss | None = None
     """Why the response cache did not serve; None if it did, or if it is off."""
+    semantic_miss: Miss | None = None
+    """Why no question in other words could serve: which guard forbade the nearest, or how far it was; None if
+    one did, if an equal one did, or if that tier is off."""
+    match: Match | None = None
+    """On a semantic hit, the question whose answer this is."""
     prefix_miss: Miss | None = None
     """Where the prefix cache stopped agreeing; None on a response hit, which looks nothing up there."""
     not_stored: str | None = None
@@ -323,3 +350,5 @@ class Delta:
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()
     """Of the tokens that came since the piece before; all pieces together have those of the answer."""
+    served: Served = field(default=Served.MISS, compare=False)
+    """Which tier the answer is from, as far as can be told by now; its `Answer` has the last word."""

@@ -129,6 +129,6 @@ def test_our_commands_under_axolotls_name(axolotl):
     done = axolotl.run(*command, "config", "your_config.yaml")
     assert done.returncode == 0, done.stderr[-3000:]
     assert "prefix_length" in done.stdout
-    later = axolotl.run(*command, "serve", "your_config.yaml")
+    later = axolotl.run(*command, "doctor", "your_config.yaml")
     assert later.returncode == 2
     assert "serve is not in this release" in later.stderr

@@ -11,6 +11,7 @@ from axolotl_cache.cli.main import main
 from axolotl_cache.profiling.doctor.examine import examine
 from axolotl_cache.profiling.doctor.server import ServerError, examine_server
 from axolotl_cache.profiling.masks import kinds_in, masked
+from axolotl_cache.profiling.reading import Reading, read_logs
 from axolotl_cache.profiling.record import Record
 
 BENCHMARKS = str(Path(__file__).resolve().parents[2] / "benchmarks")
@@ -192,3 +193,11 @@ def test_a_server_is_asked_about_its_misses_and_its_memory():
         examine_server("http://localhost", fetch=lambda url: {"a": 1})
     with pytest.raises(ServerError, match="is the server running"):
         examine_server("http://127.0.0.1:9")
+
+
+def test_tool_order_costs_both_tiers_and_both_are_counted(planted, tmp_path):
+    log = tmp_path / "log.jsonl"
+    planted.write(planted.TEN[1], log, requests=300, seed=5)
+    (finding,) = examine(read_logs([log], Reading())).findings
+    assert finding.gain_requests > 0.3
+    assert finding.gain_tokens > 0.1

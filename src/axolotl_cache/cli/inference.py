@@ -194,7 +194,7 @@ def answer_prompts(
     control = CacheControl(sampled=cache_sampled, truncated=cache_truncated)
     asked = Request(cache_control=control, session=session, principal=principal)
     named = from_file(prompts_file, asked, chosen_system) if prompts_file else None
-    folders = _adapter_folders(adapters)
+    folders = adapter_folders(adapters)
     pipeline, loaded = _open(settings, quiet=quiet, caching=caching, adapters=folders)
     template = replace(asked, sampling=choose_sampling(loaded.default_sampling, sampling))
     desk = _Desk(pipeline, loaded, template, chosen_system, as_json=as_json or named is not None)
@@ -218,14 +218,15 @@ def answer_prompts(
             sys.exit(_INTERRUPTED)
         finally:
             if not quiet:
-                print_summary(pipeline.totals)
+                print_summary(pipeline.totals, pipeline.semantic)
                 for line in session_lines(pipeline):
                     say(line)
     if desk.refused:
         sys.exit(_REFUSED)
 
 
-def _adapter_folders(given: Sequence[str]) -> dict[str, Path]:
+def adapter_folders(given: Sequence[str]) -> dict[str, Path]:
+    """Return the folders of adapters given as NAME=FOLDER, by name."""
     folders: dict[str, Path] = {}
     for text in given:
         name, equals, folder = text.partition("=")
@@ -403,7 +404,11 @@ class _Desk:
 
 
 def _as_json(name: str, answer: Answer) -> dict[str, Any]:
-    misses = {"response": answer.response_miss, "prefix": answer.prefix_miss}
+    misses = {
+        "response": answer.response_miss,
+        "semantic": answer.semantic_miss,
+        "prefix": answer.prefix_miss,
+    }
     return {
         "id": name,
         "text": answer.text,
@@ -422,6 +427,12 @@ def _as_json(name: str, answer: Answer) -> dict[str, Any]:
             "currency": answer.saved.currency,
         },
         "key": answer.key,
+        "match": answer.match
+        and {
+            "question": answer.match.question,
+            "key": answer.match.key,
+            "probability": round(answer.match.probability, 4),
+        },
         "ttl": answer.ttl
         and {"seconds": answer.ttl.ttl_seconds, "kind": answer.ttl.kind, "why": answer.ttl.why},
         "misses": {

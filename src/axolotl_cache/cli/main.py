@@ -16,6 +16,8 @@ COMMANDS: Final = {
         "axolotl_cache.cli.inference:inference",
         "Answer prompts with a model, through the caches.",
     ),
+    "serve": ("axolotl_cache.cli.serve:serve", "Serve a model to OpenAI's clients, through the caches."),
+    "keys": ("axolotl_cache.cli.keys:keys", "Make, list and remove the API keys of a server's tenants."),
     "bench": (
         "axolotl_cache.cli.bench:bench",
         "Measure your model and your requests with the cache off and on.",
@@ -43,9 +45,6 @@ COMMANDS: Final = {
     "config": ("axolotl_cache.cli.config:config", "Show what is in force, and where each value came from."),
 }
 
-LATER: Final = ("serve",)
-"""Commands that will come: asked for today, they say so, where any other name is called unknown."""
-
 
 class LazyGroup(click.Group):
     """A group that knows its commands by name and help line, so that `--help` imports none of them."""
@@ -56,11 +55,6 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one command."""
-        if cmd_name in LATER:
-            raise click.UsageError(
-                f"{cmd_name} is not in this release ({__version__}) yet. There are: {', '.join(COMMANDS)}.",
-                ctx,
-            )
         if cmd_name not in COMMANDS:
             return None
         module, _, attribute = COMMANDS[cmd_name][0].partition(":")

@@ -37,7 +37,7 @@ from axolotl_cache.engine.stats import EngineStats
 from axolotl_cache.erasure import ErasureReport
 from axolotl_cache.errors import RequestError
 from axolotl_cache.namespace import BLOCK_SIZE_TOKENS
-from axolotl_cache.prefix import Fences, Lease, PolicyName, PrefixStats
+from axolotl_cache.prefix import Fences, Lease, PolicyName, PrefixStats, Run
 from axolotl_cache.request import Sampling
 
 _DEFAULT_NEW_TOKENS: Final = 512
@@ -108,7 +108,7 @@ class Engine:
         self.context_length_tokens = context_length_tokens
         self.end_tokens = end_tokens
         self.stats = EngineStats()
-        self._device = device
+        self.device = device
         self.draft_tokens = draft_tokens
         """May be changed at any time; requests that were sent before keep to what was."""
         self._adapters = adapters
@@ -188,6 +188,25 @@ class Engine:
     def prefix_stats(self) -> PrefixStats:
         """Counters of the prefix cache, live."""
         return self._cache.stats if self._cache else PrefixStats()
+
+    @property
+    def prefix_max_bytes(self) -> int:
+        """Bound on what is held for reuse, as it is now: it shrinks while the machine is short of memory."""
+        return self._cache.tree.max_bytes if self._cache else 0
+
+    def prefix_runs(self, limit: int) -> list[Run]:
+        """Return the largest and the hottest runs of the prefix tree, about now; as `PrefixTree.runs`."""
+        return self._cache.tree.runs(limit) if self._cache else []
+
+    @property
+    def lower_tiers(self) -> Sequence[LowerTier]:
+        """The tiers below memory, fastest first."""
+        return self._cache.lower if self._cache else ()
+
+    @property
+    def running_max_bytes(self) -> int | None:
+        """Bound on the keys and values of running requests that are not shared; None is none."""
+        return self._scheduler.max_running_bytes
 
     @property
     def held_bytes(self) -> int:
@@ -386,6 +405,15 @@ class Engine:
         with self._turn():
             return self._cache.clear_fenced(name) if self._cache else 0
 
+    def erase_fenced(self, name: str) -> ErasureReport:
+        """Erase all KV behind fences of this name; what running requests hold or compute is not reached.
+
+        Raises:
+            ErasureError: a lower tier could not; all else is gone, and the error says what is left.
+        """
+        with self._turn():
+            return self._cache.erase_fenced(name) if self._cache else ErasureReport()
+
     @property
     def has_lower_tiers(self) -> bool:
         """Whether blocks are kept outside of this process's memory, too."""
@@ -458,7 +486,7 @@ class Engine:
             tokens=tokens,
             new_tokens=self.check_length(len(tokens), new_tokens),
             end_tokens=end_tokens,
-            sampler=Sampler(choice, tokens, self._device) if isinstance(choice, Sampling) else choice,
+            sampler=Sampler(choice, tokens, self.device) if isinstance(choice, Sampling) else choice,
             drafts=self._new_drafts(),
             namespace=namespace,
             reuse=reuse,

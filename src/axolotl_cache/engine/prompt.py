@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from axolotl_cache.errors import RequestError
@@ -50,17 +51,43 @@ class PromptRenderer:
                 "this model has no chat template: send a plain `prompt`, or set `chat_template` in the YAML"
             )
         try:
-            rendered = self._tokenizer.apply_chat_template(
-                [{"role": m.role, "content": m.content} for m in messages],
+            return self._apply([self._for_template(m) for m in messages], tools, for_answer=for_answer)
+        except Exception as error:
+            # Templates are programs: what they raise (jinja2's errors, or their own) is about the messages.
+            raise RequestError(f"the chat template refuses these messages: {error}") from error
+
+    @cached_property
+    def reads_parts(self) -> bool:
+        """Whether the template reads a message's content as a list of parts, and not as a text only."""
+        parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
+        try:
+            text = self._apply([{"role": "user", "content": parts}], (), for_answer=True)
+        except Exception:  # whatever a template raises about a list, it does not read it
+            return False
+        return "one" in text and "two" in text and "'type'" not in text and '"type"' not in text
+
+    def _for_template(self, message: Message) -> dict[str, Any]:
+        """Return a message under the names that Hugging Face templates look for."""
+        content = list(message.parts) if message.parts and self.reads_parts else message.content
+        more: dict[str, Any] = {
+            "tool_calls": [dict(call) for call in message.tool_calls],
+            "tool_call_id": message.tool_call_id,
+            "name": message.name,
+        }
+        return {"role": message.role, "content": content} | {k: v for k, v in more.items() if v}
+
+    def _apply(
+        self, messages: list[dict[str, Any]], tools: Sequence[Mapping[str, Any]], *, for_answer: bool
+    ) -> str:
+        return str(
+            self._tokenizer.apply_chat_template(
+                messages,
                 tools=[dict(tool) for tool in tools] or None,
                 chat_template=self._chat_template,
                 tokenize=False,
                 add_generation_prompt=for_answer,
             )
-        except Exception as error:
-            # Templates are programs: what they raise (jinja2's errors, or their own) is about the messages.
-            raise RequestError(f"the chat template refuses these messages: {error}") from error
-        return str(rendered)
+        )
 
     def tokens(self, text: str, *, is_plain: bool) -> list[int]:
         """Return the token ids of a rendered text.

@@ -65,7 +65,7 @@ class Scheduler:
         self._cache = cache
         self._stats = stats
         self._max_batch = max_batch
-        self._max_running_bytes = max_running_bytes
+        self.max_running_bytes = max_running_bytes
 
     @property
     def is_busy(self) -> bool:
@@ -145,10 +145,10 @@ class Scheduler:
         return {at: mark for at, mark in marks(running.fences, size).items() if at * size < tokens}
 
     def _fits(self, running: Running) -> bool:
-        if self._max_running_bytes is None or not self.running:
+        if self.max_running_bytes is None or not self.running:
             return True
         wanted = sum(self.own_bytes(r) for r in [*self.running, running])
-        return wanted <= self._max_running_bytes
+        return wanted <= self.max_running_bytes
 
     def _begin(self, running: Running) -> None:
         if running.table is not None:  # interrupted in the midst of this

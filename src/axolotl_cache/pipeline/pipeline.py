@@ -1,6 +1,7 @@
 """A request's way through the tiers. The one place that knows their order.
 
-    request -> session, entities, records -> response cache (exact) -> engine with the prefix cache -> answer
+    request -> session, entities, records -> response cache (exact) -> semantic cache
+            -> engine with the prefix cache -> answer
 
 Every answer says which tier served it, what was reused, and why the others could not.
 """
@@ -11,9 +12,8 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
-from dataclasses import replace
-from functools import partial
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from axolotl_cache.clock import Clock, wall_clock
 from axolotl_cache.config import TtlRules
@@ -23,7 +23,7 @@ from axolotl_cache.engine.generation import Generation
 from axolotl_cache.engine.prompt import PromptRenderer
 from axolotl_cache.engine.sampling import check_sampling
 from axolotl_cache.erasure import ErasureReport
-from axolotl_cache.errors import CapacityError, NotCached, RequestError, StreamDiverged
+from axolotl_cache.errors import CapacityError, NotCached, RequestCancelled, RequestError, StreamDiverged
 from axolotl_cache.namespace import Namespace
 from axolotl_cache.pipeline.erase import erase_everywhere
 from axolotl_cache.pipeline.exact import OFF, ExactTier, Question
@@ -32,7 +32,8 @@ from axolotl_cache.pipeline.layout_report import LayoutReport
 from axolotl_cache.pipeline.prefix_miss import PREFIX_OFF, prefix_miss
 from axolotl_cache.pipeline.session import Joined, SessionStep, with_account
 from axolotl_cache.pipeline.shared_stream import SharedStreams
-from axolotl_cache.pipeline.stored import from_entry
+from axolotl_cache.pipeline.stop import Stop
+from axolotl_cache.pipeline.stored import from_entry, to_value
 from axolotl_cache.pipeline.totals import Totals
 from axolotl_cache.pipeline.writing import Writing
 from axolotl_cache.request import Answer, Delta, Miss, Request, Served, Usage
@@ -40,6 +41,29 @@ from axolotl_cache.response import Entry, KeyExplanation, SmartInferenceCache
 from axolotl_cache.response.accounts import as_cost
 from axolotl_cache.response.prices import NO_PRICES, Cost, PriceTable
 from axolotl_cache.response.storable import ABORTED, FAILED
+
+if TYPE_CHECKING:
+    from axolotl_cache.pipeline.semantic import Found, Hit, SemanticMatching
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What there is to compute, and what the tiers before the engine said of it."""
+
+    request: Request
+    text: str
+    """Its prompt, rendered."""
+    namespace: Namespace
+    adapter: Adapter | None
+    joined: Joined | None
+    """What is known of its session and entities; None without any."""
+    started: float
+    """When its work began, on the clock of `time.perf_counter`."""
+    question: Question | None = None
+    """As the exact tier sees it; None if the response cache is off."""
+    response_miss: Miss | None = None
+    alike: Found | None = None
+    """As the semantic tier sees it; None if that is off."""
 
 
 class Pipeline:
@@ -54,6 +78,8 @@ class Pipeline:
         ttl_rules: for how long answers of which kind may be served; None is the response cache's timeout.
         leave_out: sampling settings that are no part of a stored answer's key, as `["seed"]`: requests that
             differ there alone share an answer.
+        semantic: finds stored answers to questions in other words; None leaves it out. It must be over
+            `response`.
         prices: what answers cost, for the account of what was saved.
         model_name: of the model as it was loaded, in `prices`; adapters go by their own names.
         clock: wall clock, for the age of stored answers.
@@ -62,6 +88,7 @@ class Pipeline:
 
     Attributes:
         response_enabled: kill switch of the response cache, at run time.
+        semantic: the tier for questions in other words; its `enabled` is its kill switch, at run time.
         prefix_enabled: kill switch of the prefix cache, at run time.
     """
 
@@ -75,6 +102,7 @@ class Pipeline:
         adapters: Adapters | None = None,
         ttl_rules: TtlRules | None = None,
         leave_out: Iterable[str] = (),
+        semantic: SemanticMatching | None = None,
         prices: PriceTable = NO_PRICES,
         model_name: str = "",
         clock: Clock = wall_clock,
@@ -87,10 +115,12 @@ class Pipeline:
         self.namespace = namespace.for_layout(engine.exactness.mode)
         self.response = response
         self.response_enabled = response is not None
+        self.semantic = semantic
         self.prefix_enabled = True
         self.totals = Totals()
+        self._leave_out = tuple(leave_out)
         self._layout = LayoutReport()
-        self._exact = None if response is None else ExactTier(response, ttl_rules, leave_out)
+        self._exact = None if response is None else ExactTier(response, ttl_rules, self._leave_out)
         self._prices = prices
         self._model_name = model_name
         self._counting = threading.Lock()
@@ -99,7 +129,10 @@ class Pipeline:
 
     def answer(self, request: Request) -> Answer:
         """Return the whole answer at once."""
-        (answer,) = [part for part in self.stream(request) if isinstance(part, Answer)]
+        begun = self.begin(request)
+        if isinstance(begun, Answer):
+            return begun
+        (answer,) = [part for part in begun if isinstance(part, Answer)]
         return answer
 
     def stream(self, request: Request) -> Generator[Delta | Answer, None, None]:
@@ -115,44 +148,114 @@ class Pipeline:
             StreamDiverged: an equal request's computation failed half way, and began otherwise a second time.
             NotCached: it wants a stored answer or none, and there is none to serve.
         """
-        started = time.perf_counter()
-        if self.session is None or not (request.session or request.entities):
-            yield from self._stream(request, None, started)
-            return
-        joined = self.session.join(request, self.engine)
-        try:
-            for part in self._stream(joined.request, joined, started):
-                yield (
-                    with_account(part, joined, None)
-                    if isinstance(part, Answer) and not part.session
-                    else part
-                )
-        finally:
-            self.session.ended(joined)
+        yield from _parts(self.begin(request))
 
-    def _stream(
-        self, request: Request, joined: Joined | None, started: float
+    def begin(
+        self, request: Request, stop: Stop | None = None
+    ) -> Answer | Generator[Delta | Answer, None, None]:
+        """Return the answer that is stored, or what finds or computes one, once it is iterated.
+
+        For callers that must not wait: this does not, unless a disk does. Otherwise as `stream`.
+
+        Args:
+            request: as it came.
+            stop: set, from any thread, to end at once what is computed for this request alone; whoever
+                iterates then gets RequestCancelled.
+        """
+        stop = stop or Stop()
+        if self.session is None or not (request.session or request.entities):
+            return self._begin(request, None, stop)
+        return self._in_session(self.session, request, stop)
+
+    def _in_session(
+        self, session: SessionStep, request: Request, stop: Stop
     ) -> Generator[Delta | Answer, None, None]:
-        """Yield the answer to a request that has what is known joined to it."""
+        """Yield the answer to a request that what is known is joined to, which may take its time."""
+        started = time.perf_counter()
+        joined = session.join(request, self.engine)
+        try:
+            with closing(_parts(self._begin(joined.request, joined, stop, started))) as parts:
+                for part in parts:
+                    if isinstance(part, Answer) and not part.session:
+                        yield with_account(part, joined, None)
+                    else:
+                        yield part
+        finally:
+            session.ended(joined)
+
+    def _begin(
+        self, request: Request, joined: Joined | None, stop: Stop, started: float | None = None
+    ) -> Answer | Generator[Delta | Answer, None, None]:
+        """Return as `begin`; the request has what is known joined to it.
+
+        Args:
+            request: with what was joined to it.
+            joined: what that was.
+            stop: ends it.
+            started: when its work began, if that was before; else what is computed begins when it is first
+                iterated: waiting for that is no time of the cache's.
+        """
+        asked_at = time.perf_counter() if started is None else started
         text = self.renderer.text(request)
         # Held to the end: a reload in the midst of an answer changes neither its weights nor its namespace.
         adapter = self._adapter(request)
         namespace = self._namespace(adapter).for_tenant(request.tenant)
         exact = self._exact if self.response_enabled else None
+        work = Work(request, text, namespace, adapter, joined, asked_at)
         if exact is None:
             if request.cache_control.only_if_cached:
                 raise NotCached(OFF)
-            yield from self._compute(request, text, namespace, adapter, joined, None, None, started)
-            return
+            return self._worked(None, work, stop, started)
         question = exact.question(request, text, namespace, joined.records if joined else ())
         found = exact.look_up(question)
-        if request.cache_control.only_if_cached and isinstance(found, Miss):
-            raise NotCached(f"nothing stored can answer this request: {found.reason}")
         if isinstance(found, Entry):
-            yield from self._handed_out(self._stored(found, question, started))
+            return self._counted(self._stored(found, question, asked_at))
+        may_be_alike = self.semantic is not None and self.semantic.enabled
+        if request.cache_control.only_if_cached and not may_be_alike:
+            raise NotCached(f"nothing stored can answer this request: {found.reason}")
+        return self._worked(exact, replace(work, question=question, response_miss=found), stop, started)
+
+    def _worked(
+        self, exact: ExactTier | None, work: Work, stop: Stop, started: float | None
+    ) -> Generator[Delta | Answer, None, None]:
+        """Yield the answer to a request that has none stored for it."""
+        if started is None:
+            work = replace(work, started=time.perf_counter())
+        if exact is None or work.question is None:
+            yield from self._counting_all(self._compute(work, stop))
+        elif self.semantic is not None and self.semantic.enabled:
+            yield from self._alike_or_computed(self.semantic, exact, work.question, work, stop)
+        else:
+            yield from self._computed(exact, work.question, work, stop)
+
+    def _computed(
+        self, exact: ExactTier, question: Question, work: Work, stop: Stop
+    ) -> Generator[Delta | Answer, None, None]:
+        """Return what computes an answer, shared with those who ask for it now if it may be."""
+
+        def compute(stop: Stop) -> Generator[Delta | Answer, None, None]:
+            return self._counting_all(self._compute(work, stop))
+
+        if question.may_be_shared:
+            return self._shared(exact, question, compute, work.started, stop)
+        return compute(stop)
+
+    def _alike_or_computed(
+        self, semantic: SemanticMatching, exact: ExactTier, question: Question, work: Work, stop: Stop
+    ) -> Generator[Delta | Answer, None, None]:
+        """Yield the answer to the same question in other words, or a computed one."""
+        records = work.joined.records if work.joined else ()
+        alike = semantic.find(work.request, question, work.namespace, self._leave_out, records)
+        if alike.hit is not None:
+            yield from self._handed_out(self._alike(alike.hit, question, work))
+            if alike.hit.found.check and question.not_stored is None:
+                fresh = replace(work, joined=None, alike=replace(alike, hit=None, lookup=None))
+                self._check_later(fresh, alike.hit)
             return
-        compute = partial(self._compute, request, text, namespace, adapter, joined, question, found, started)
-        yield from self._shared(exact, question, compute, started) if question.may_be_shared else compute()
+        if work.request.cache_control.only_if_cached:
+            reason = alike.miss.reason if alike.miss else "nothing is alike"
+            raise NotCached(f"nothing stored can answer this request: {reason}")
+        yield from self._computed(exact, question, replace(work, alike=alike), stop)
 
     def _handed_out(self, stored: Answer, told: str = "") -> Generator[Delta | Answer, None, None]:
         """Yield a stored answer to a reader that was told its beginning already."""
@@ -160,21 +263,24 @@ class Pipeline:
             raise StreamDiverged(
                 "an answer failed half way, and another is stored now; send the request again"
             )
-        yield Delta(stored.text[len(told) :], () if told else stored.logprobs)
+        yield Delta(stored.text[len(told) :], () if told else stored.logprobs, stored.served)
         yield self._counted(stored)
 
     def _shared(
         self,
         exact: ExactTier,
         question: Question,
-        compute: Callable[[], Generator[Delta | Answer, None, None]],
+        compute: Callable[[Stop], Generator[Delta | Answer, None, None]],
         started: float,
+        stop: Stop,
     ) -> Generator[Delta | Answer, None, None]:
         """Yield an answer that is computed once for all who ask for it now."""
         told, first_at = "", started
         while True:
             # Looked up again where a computation begins: another may have ended meanwhile.
-            parts = self._under_way.read(question.key, lambda: None if exact.holds(question) else compute())
+            parts = self._under_way.read(
+                question.key, lambda nobody: None if exact.holds(question) else compute(nobody), stop
+            )
             with closing(parts):
                 for part, is_mine in parts:
                     if isinstance(part, Answer):
@@ -186,7 +292,7 @@ class Pipeline:
                         return
                     first_at = first_at if told else time.perf_counter()
                     told += part.text
-                    yield part
+                    yield part if is_mine else replace(part, served=Served.HIT_EXACT)
             found = exact.look_up(question)
             if isinstance(found, Entry):
                 yield from self._handed_out(self._stored(found, question, started), told)
@@ -196,27 +302,19 @@ class Pipeline:
                     "an answer failed half way, and is not stored either; send the request again"
                 )
 
-    def _compute(
-        self,
-        request: Request,
-        text: str,
-        namespace: Namespace,
-        adapter: Adapter | None,
-        joined: Joined | None,
-        question: Question | None,
-        response_miss: Miss | None,
-        started: float,
-    ) -> Generator[Delta | Answer, None, None]:
-        """Yield an answer that the engine computes, and store it if it may be."""
+    def _compute(self, work: Work, stop: Stop) -> Generator[Delta | Answer, None, None]:
+        """Yield an answer that the engine computes, and store it if it may be; count no answer."""
+        request, question, started = work.request, work.question, work.started
         ended = FAILED
         try:
-            tokens = self.renderer.tokens(text, is_plain=request.prompt is not None)
+            tokens = self.renderer.tokens(work.text, is_plain=request.prompt is not None)
             self._layout.note(tokens)
-            generation = self._generate(request, tokens, namespace, adapter, joined)
+            generation = self._generate(request, tokens, work.namespace, work.adapter, work.joined)
+            stop.tell(generation.close)
             writing = Writing(self.renderer, generation, request.sampling)
             yield from writing.deltas()
             ended = ""
-        except GeneratorExit:
+        except (GeneratorExit, RequestCancelled):
             ended = ABORTED
             raise
         finally:
@@ -227,11 +325,12 @@ class Pipeline:
         answer = Answer(
             text=writing.text,
             finish_reason=writing.finish_reason,
-            served=Served.HIT_PREFIX if generation.cached_tokens else Served.MISS,
+            served=writing.served,
             usage=Usage(generation.prompt_tokens, generation.cached_tokens, writing.completion_tokens),
             ttft_seconds=(writing.first_at or now) - started,
             total_seconds=now - started,
-            response_miss=response_miss,
+            response_miss=work.response_miss,
+            semantic_miss=None if work.alike is None else work.alike.miss,
             prefix_miss=prefix_miss(self.renderer, generation) if self.prefix_enabled else Miss(PREFIX_OFF),
             saved=self._prices.saved_by_prefix(
                 generation.cached_tokens, self._prefill_seconds(generation), self._name(request)
@@ -240,13 +339,59 @@ class Pipeline:
             ttl=None if question is None else question.ttl,
             logprobs=writing.logprobs,
         )
-        if joined is not None:
-            answer = with_account(answer, joined, tokens)
-        if question is None or self._exact is None:
-            not_stored: str | None = OFF
-        else:
-            not_stored = self._exact.keep(question, answer, self._name(request))
-        yield self._counted(replace(answer, not_stored=not_stored))
+        if work.joined is not None:
+            answer = with_account(answer, work.joined, tokens)
+        yield replace(answer, not_stored=self._keep(work, answer))
+
+    def _keep(self, work: Work, answer: Answer) -> str | None:
+        """Store a computed answer, and tell the semantic tier of it; return why it is not stored."""
+        if work.question is None or self._exact is None:
+            return OFF
+        name = self._name(work.request)
+        if self.semantic is None or work.alike is None:
+            return self._exact.keep(work.question, answer, name)
+        asked, tags = self.semantic.to_store(work.alike)
+        not_stored = self._exact.keep(work.question, answer, name, asked, tags)
+        self.semantic.computed(work.alike, work.question.key, answer.text, is_stored=not_stored is None)
+        return not_stored
+
+    def _alike(self, hit: Hit, question: Question, work: Work) -> Answer:
+        """Return a stored answer to another question, as the answer to this one."""
+        stored = self._stored(hit.entry, question, work.started)
+        tokens = len(self.renderer.tokens(work.text, is_plain=False))
+        usage = Usage(tokens, tokens, stored.usage.completion_tokens)
+        took = time.perf_counter() - work.started
+        return replace(
+            stored,
+            served=Served.HIT_SEMANTIC,
+            usage=usage,
+            match=hit.match,
+            response_miss=work.response_miss,
+            ttft_seconds=took,
+            total_seconds=took,
+        )
+
+    def _check_later(self, work: Work, hit: Hit) -> None:
+        """Have a hit's answer computed in the background, compared, and stored under its own question."""
+
+        def check() -> None:
+            (fresh,) = [
+                part
+                for part in self._compute(replace(work, started=time.perf_counter()), Stop())
+                if isinstance(part, Answer)
+            ]
+            if self.semantic is not None and work.alike is not None:
+                self.semantic.compare(hit.found, work.alike.asked, fresh.text)
+
+        if self.semantic is not None:
+            self.semantic.background.submit(check)
+
+    def _counting_all(
+        self, parts: Generator[Delta | Answer, None, None]
+    ) -> Generator[Delta | Answer, None, None]:
+        with closing(parts):
+            for part in parts:
+                yield self._counted(part) if isinstance(part, Answer) else part
 
     def _generate(
         self,
@@ -278,11 +423,13 @@ class Pipeline:
         """
         if self._exact is None:
             raise RequestError("there is no response cache, and so no key")
-        namespace = self._namespace(self._adapter(request)).for_tenant(request.tenant)
-        return self._exact.explain(request, self.renderer.text(request), namespace)
+        return self._exact.explain(request, self.renderer.text(request), self.namespace_of(request))
 
     def report_wrong(self, answer: Answer) -> bool:
         """Remove a stored answer that is wrong; this same answer is never stored for its request again.
+
+        One that was served for a question in other words is not removed, as it may be right for its own: it
+        is never served for this one again, and for others only after it was right three times.
 
         Returns:
             Whether it was stored.
@@ -293,6 +440,8 @@ class Pipeline:
         """
         if self._exact is None or not answer.key:
             raise RequestError("this answer is of no entry in the response cache: that was off")
+        if answer.match is not None and self.semantic is not None:
+            return self.semantic.report_wrong(answer.match, answer.key, to_value(answer))
         return self._exact.report_wrong(answer)
 
     def end_session(self, id: str, *, tenant: str | None = None, principal: str | None = None) -> int:
@@ -366,6 +515,22 @@ class Pipeline:
             self, keys_and_values=keys_and_values, tenant=tenant, user=user, session=session
         )
 
+    def namespace_of(self, request: Request) -> Namespace:
+        """Return the namespace that a request is answered in.
+
+        Raises:
+            RequestError: there is no such adapter.
+        """
+        return self._namespace(self._adapter(request)).for_tenant(request.tenant)
+
+    def tokens(self, request: Request) -> list[int]:
+        """Return the token ids of a request's prompt.
+
+        Raises:
+            RequestError: it can't be rendered.
+        """
+        return self.renderer.tokens(self.renderer.text(request), is_plain=request.prompt is not None)
+
     def check(self, request: Request) -> None:
         """Raise RequestError if the request can't be served as asked; compute nothing."""
         text = self.renderer.text(request)
@@ -409,6 +574,8 @@ class Pipeline:
 
     def close(self) -> None:
         """Write out what is pending and let go of files."""
+        if self.semantic is not None:
+            self.semantic.close()
         self.engine.close()
         if self.session is not None:
             self.session.close()
@@ -454,6 +621,7 @@ class Pipeline:
             total_seconds=total_seconds,
             saved=self._prices.saved_by_answer(cost, total_seconds),
             response_miss=None,
+            semantic_miss=None,
             prefix_miss=None,
             session=None,
         )
@@ -467,3 +635,12 @@ class Pipeline:
         with self._counting:
             self.totals.count(answer)
         return answer
+
+
+def _parts(begun: Answer | Generator[Delta | Answer, None, None]) -> Generator[Delta | Answer, None, None]:
+    """Yield what was begun, a stored answer as a stream like any."""
+    if isinstance(begun, Answer):
+        yield Delta(begun.text, begun.logprobs, begun.served)
+        yield begun
+    else:
+        yield from begun

@@ -13,7 +13,8 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from typing import Generic, TypeVar
 
-from axolotl_cache.errors import StreamDiverged
+from axolotl_cache.errors import RequestCancelled, StreamDiverged
+from axolotl_cache.pipeline.stop import Stop
 
 T = TypeVar("T")
 
@@ -28,9 +29,12 @@ class SharedStream(Generic[T]):
     Args:
         source: the computation; run by one reader's thread at a time, closed when nobody reads on.
         ended: called once, when nothing more will come or nobody is left.
+        nobody: set when all readers were told to leave, while one of them waits in the computation.
     """
 
-    def __init__(self, source: Generator[T, None, None], ended: Callable[[SharedStream[T]], None]) -> None:
+    def __init__(
+        self, source: Generator[T, None, None], ended: Callable[[SharedStream[T]], None], nobody: Stop
+    ) -> None:
         self._source = source
         self._ended = ended
         self._changed = threading.Condition()
@@ -39,34 +43,59 @@ class SharedStream(Generic[T]):
         self._is_over = False
         self._error: BaseException | None = None
         self._readers = 0
+        self._leaving = 0
+        self._nobody = nobody
 
     def join(self) -> bool:
         """Count the caller among the readers: it must then `read`. False if it comes too late."""
         with self._changed:
-            if not self._is_over:
+            may_join = not (self._is_over or self._nobody.is_set)
+            if may_join:
                 self._readers += 1
-            return not self._is_over
+            return may_join
 
-    def read(self) -> Generator[T, None, None]:
+    def read(self, stop: Stop) -> Generator[T, None, None]:
         """Yield all parts from the first on, those to come included; for each that has joined, once.
+
+        Args:
+            stop: set when this reader is to leave, though it may be waiting.
 
         Raises:
             _Failed: the computation failed, with its error as the cause.
+            RequestCancelled: it was told to leave.
         """
-        seen = 0
+        seen, was_told = 0, False
+
+        def be_told() -> None:
+            nonlocal was_told
+            was_told = True
+            self._let_leave()
+
+        stop.tell(be_told)
         try:
-            while self._is_there(seen):
+            while self._is_there(seen, stop):
                 yield self._parts[seen]
                 seen += 1
         finally:
-            self._leave()
+            self._leave(was_told)
 
-    def _is_there(self, index: int) -> bool:
+    def _let_leave(self) -> None:
+        """Let go a reader that waits; and the computation, if that was the last."""
+        with self._changed:
+            self._leaving += 1
+            is_last = self._leaving >= self._readers and not self._is_over
+            self._changed.notify_all()
+        if is_last:
+            self._nobody.set()
+
+    def _is_there(self, index: int, stop: Stop) -> bool:
         """Return whether there is such a part; wait for it, or have it computed, while that is open."""
         while True:
             with self._changed:
-                while index >= len(self._parts) and self._is_pulled:
+                while index >= len(self._parts) and self._is_pulled and not stop.is_set:
                     self._changed.wait()
+                if stop.is_set:
+                    raise RequestCancelled("its reader has left")
                 if index < len(self._parts):
                     return True
                 if self._error is not None:
@@ -96,9 +125,10 @@ class SharedStream(Generic[T]):
             if not parts:
                 self._ended(self)
 
-    def _leave(self) -> None:
+    def _leave(self, was_told: bool) -> None:
         with self._changed:
             self._readers -= 1
+            self._leaving -= was_told
             if self._readers or self._is_over:
                 return
             self._is_over = True
@@ -114,7 +144,7 @@ class SharedStreams(Generic[T]):
         self._streams: dict[str, SharedStream[T]] = {}
 
     def read(
-        self, key: str, begin: Callable[[], Generator[T, None, None] | None]
+        self, key: str, begin: Callable[[Stop], Generator[T, None, None] | None], stop: Stop
     ) -> Generator[tuple[T, bool], None, None]:
         """Yield each part of what is computed for `key`, and whether this very reader began the computation.
 
@@ -123,7 +153,9 @@ class SharedStreams(Generic[T]):
         Args:
             key: equal for what may be shared.
             begin: returns the computation, not yet begun; None if there is none to begin, as what it
-                would yield has come by another way. Called under a lock: it must not take long.
+                would yield has come by another way. Called under a lock: it must not take long. It is given
+                what is set when nobody reads on.
+            stop: set when this reader is to leave.
 
         Raises:
             StreamDiverged: another's computation failed half way, and computed again it began otherwise.
@@ -133,25 +165,26 @@ class SharedStreams(Generic[T]):
         while (joined := self._join(key, begin)) is not None:
             stream, is_mine = joined
             try:
-                with closing(stream.read()) as parts:
+                with closing(stream.read(stop)) as parts:
                     for part in behind(had, parts):
                         yield part, is_mine
                 return
             except _Failed as failed:
-                if is_mine and isinstance(failed.__cause__, Exception):
+                if isinstance(failed.__cause__, Exception) and (is_mine or stop.is_set):
                     raise failed.__cause__ from None
 
     def _join(
-        self, key: str, begin: Callable[[], Generator[T, None, None] | None]
+        self, key: str, begin: Callable[[Stop], Generator[T, None, None] | None]
     ) -> tuple[SharedStream[T], bool] | None:
         with self._lock:
             stream = self._streams.get(key)
             if stream is not None and stream.join():
                 return stream, False
-            source = begin()
+            nobody = Stop()
+            source = begin(nobody)
             if source is None:
                 return None
-            stream = self._streams[key] = SharedStream(source, lambda over: self._forget(key, over))
+            stream = self._streams[key] = SharedStream(source, lambda over: self._forget(key, over), nobody)
             stream.join()
             return stream, True
 

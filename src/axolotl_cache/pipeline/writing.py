@@ -9,7 +9,7 @@ from axolotl_cache.engine.generation import Generation
 from axolotl_cache.engine.prompt import PromptRenderer
 from axolotl_cache.engine.sampling import Choice
 from axolotl_cache.engine.text import TextStream
-from axolotl_cache.request import Delta, Sampling, TokenLogprob
+from axolotl_cache.request import Delta, Sampling, Served, TokenLogprob
 
 
 class Writing:
@@ -57,6 +57,11 @@ class Writing:
         return "".join(self._pieces)
 
     @property
+    def served(self) -> Served:
+        """Whether the prefix cache had a part in it."""
+        return Served.HIT_PREFIX if self._generation.cached_tokens else Served.MISS
+
+    @property
     def finish_reason(self) -> str:
         """`stop` or `length`."""
         return "stop" if self._out.stopped else self._generation.finish_reason
@@ -68,7 +73,7 @@ class Writing:
 
     def _delta(self, piece: str, logprobs: tuple[TokenLogprob, ...]) -> Delta:
         self._pieces.append(piece)
-        return Delta(piece, logprobs)
+        return Delta(piece, logprobs, self.served)
 
 
 class Logprobs:

@@ -4,6 +4,7 @@ from axolotl_cache.prefix.eviction import PolicyName, Ranking
 from axolotl_cache.prefix.fence import Fence, Fences, label, marks, names_before
 from axolotl_cache.prefix.lease import Lease
 from axolotl_cache.prefix.rankings import make_ranking
+from axolotl_cache.prefix.runs import Run
 from axolotl_cache.prefix.tree import Difference, PrefixMatch, PrefixStats, PrefixTree
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "PrefixStats",
     "PrefixTree",
     "Ranking",
+    "Run",
     "label",
     "make_ranking",
     "marks",

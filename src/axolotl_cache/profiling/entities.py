@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Final
 
+from axolotl_cache.entities import extract
 from axolotl_cache.profiling.blocks import digest
 from axolotl_cache.profiling.counting import FrequentItems
 from axolotl_cache.profiling.record import Record
@@ -13,11 +13,8 @@ from axolotl_cache.profiling.record import Record
 _HELD: Final = 100_000
 _SHOWN: Final = 10
 _LONGEST_READ: Final = 4_000
-_NAMED: Final = re.compile(
-    r"\b(order|account|customer|ticket|invoice|booking|reservation|case|contract|policy|user)"
-    r"(?:\s+(?:id|no\.?|number))?(?:\s+is)?\s*[:#]?\s*(?=[\w-]*\d)([\w-]{3,32})\b",
-    re.IGNORECASE,
-)
+_KINDS: Final = frozenset({"order", "tracking", "account", "flight", "reservation", "user"})
+"""Kinds that have a record somewhere; an amount, a date or a phone number is no thing to keep a record of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +47,8 @@ class EntityCounter:
         """Count a request's entities: the log's own, or else those that its question names."""
         names = set(record.entities)
         if not names and record.has_text:
-            text = record.question[:_LONGEST_READ]
-            names = {f"{kind.lower()} {name}" for kind, name in _NAMED.findall(text)}
+            found = extract(record.question[:_LONGEST_READ])
+            names = {entity.canonical for entity in found if entity.kind in _KINDS}
         self._requests += bool(names)
         for name in names:
             self._found.add(digest(name.encode("utf-8", "surrogatepass")), name.strip)

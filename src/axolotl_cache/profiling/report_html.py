@@ -20,7 +20,7 @@ _STYLE: Final = """
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 1000px;
   margin: 0 auto; padding: 1.5rem }
 h1 { font-size: 1.6rem; margin: 0 } h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem }
-.soft { color: var(--soft) }
+.soft { color: var(--soft); overflow-wrap: anywhere }
 .figures { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1.2rem 0 }
 .figures div { background: var(--box); border: 1px solid var(--line); border-radius: 6px;
   padding: .7rem 1rem; flex: 1 1 9rem }

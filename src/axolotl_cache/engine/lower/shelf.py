@@ -51,6 +51,16 @@ class Shelf:
         return len(self._index)
 
     @property
+    def held_bytes(self) -> int:
+        """Bytes that the store holds, as it counts them. May wait for a disk."""
+        return self._store.size_bytes
+
+    @property
+    def max_bytes(self) -> int | None:
+        """The store's bound; None is none."""
+        return self._store.max_bytes
+
+    @property
     def damaged(self) -> int:
         """Records that the store found damaged, and dropped."""
         return self._store.damaged - self._damaged_before

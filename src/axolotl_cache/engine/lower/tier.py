@@ -58,6 +58,7 @@ class LowerTier:
         ttl_seconds: blocks that nobody used for this long are forgotten; None keeps them while there is room.
         max_pending_bytes: bound on the tensors that wait to be written; one block is always let in.
         report: gets one line when the store begins to fail, from any thread.
+        kind: of the store, in one word, for reports and metrics.
     """
 
     def __init__(
@@ -70,7 +71,9 @@ class LowerTier:
         ttl_seconds: float | None = None,
         max_pending_bytes: int = 128 * 1024 * 1024,
         report: Callable[[str], None] = lambda line: None,
+        kind: str = "disk",
     ) -> None:
+        self.kind = kind
         self._format = BlockFormat(layout, block_size)
         self._shelf = Shelf(store, clock, ttl_seconds)
         writing = Outage(clock, report, "keys and values can't be stored")
@@ -101,6 +104,16 @@ class LowerTier:
     def held_blocks(self) -> int:
         """Blocks known to be stored."""
         return len(self._shelf)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of what is stored, as the store counts them. May wait for a disk."""
+        return self._shelf.held_bytes
+
+    @property
+    def max_bytes(self) -> int | None:
+        """The store's bound; None is none."""
+        return self._shelf.max_bytes
 
     @property
     def pending_bytes(self) -> int:

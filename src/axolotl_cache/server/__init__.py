@@ -1,0 +1,1 @@
+"""The OpenAI-compatible server. The only home of a web framework."""
