@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from axolotl_cache.budget import Claim, MemoryBudget, Move
 from axolotl_cache.config import Prices, Settings, format_size, read_encryption_key
@@ -27,6 +27,9 @@ from axolotl_cache.response.prices import NO_PRICES, PriceTable
 from axolotl_cache.session.render import without_special
 from axolotl_cache.stored_answers import open_response_cache, shared_tier
 from axolotl_cache.stored_sessions import open_records, open_sessions
+
+if TYPE_CHECKING:
+    from axolotl_cache.pipeline.semantic import SemanticMatching
 
 __all__ = ["hide_progress", "load", "open_pipeline", "open_response_cache", "wrap_generate"]
 
@@ -94,6 +97,7 @@ def open_pipeline(
         response,
         adapters=named,
         ttl_rules=settings.inference.ttl_rules,
+        semantic=None if response is None else _semantic(settings, response, report),
         prices=_prices(settings.inference.prices),
         model_name=str(settings.axolotl.get("base_model", "")),
         session=_open_session_step(settings, renderer) if is_caching else None,
@@ -113,6 +117,29 @@ def open_pipeline(
                 f"shorter than a block of {engine.block_size} tokens"
             )
     return pipeline
+
+
+def _semantic(settings: Settings, response: SmartInferenceCache, report: Report) -> SemanticMatching | None:
+    wanted = settings.inference.semantic_matching
+    if wanted is False:
+        return None
+    # Loaded when it is asked for: numpy, word lists and an embedder.
+    from axolotl_cache.pipeline.semantic import open_semantic
+
+    matching = open_semantic(
+        response,
+        embedder=settings.inference.semantic_embedder,
+        threshold=settings.session.similarity_threshold,
+        max_error_rate=settings.inference.max_error_rate,
+        check_share=settings.inference.semantic_check_share,
+        mode="shadow" if wanted == "shadow" else "on",
+    )
+    proven = "" if matching.tier.operating.certified else " (calibrated, not certified: checks will tell)"
+    report(
+        f"semantic matching: {matching.tier.mode}, {matching.tier.embedder.name}, serves from a probability "
+        f"of {matching.tier.threshold:g}{proven}"
+    )
+    return matching
 
 
 def _open_session_step(settings: Settings, renderer: PromptRenderer) -> SessionStep | None:
@@ -166,6 +193,11 @@ def wrap_generate(
         )
 
     response = open_response_cache(settings, report=report)
+    if settings.inference.semantic_matching is not False:
+        report(
+            "warning: semantic_matching has no effect here: this program hands over tokens, and no question; "
+            "use `axolotl-cache inference`"
+        )
     return CachedGenerate(
         live, open_engine, response=response, pinned=pinned if use_prefix_cache else tuple, report=report
     )

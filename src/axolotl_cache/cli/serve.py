@@ -101,6 +101,24 @@ _SWITCH_SECONDS: Final = 0.0005
     metavar="SECONDS",
     help="How long what runs may go on after SIGTERM or Ctrl + C.",
 )
+@click.option(
+    "--request-log",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Append a line for each request: figures, and hashes of its prompt's blocks.",
+)
+@click.option("--request-log-text", is_flag=True, help="With the prompts themselves.")
+@click.option(
+    "--otlp-endpoint",
+    envvar="OTEL_EXPORTER_OTLP_ENDPOINT",
+    metavar="URL",
+    help="Send OpenTelemetry traces there.  [default: $OTEL_EXPORTER_OTLP_ENDPOINT]",
+)
+@click.option(
+    "--show-prompts/--no-show-prompts",
+    default=None,
+    help="Whether the dashboard shows the last prompts.  [default: only without keys]",
+)
 def serve(
     yaml_file: Path,
     flags: dict[str, Flag],
@@ -119,6 +137,10 @@ def serve(
     max_body: str,
     timeout: float,
     grace: float,
+    request_log: Path | None,
+    request_log_text: bool,
+    otlp_endpoint: str | None,
+    show_prompts: bool | None,
 ) -> None:
     """Serve OpenAI's clients, through the caches.
 
@@ -134,6 +156,7 @@ def serve(
         most_body_bytes=most_body_bytes,
         grace_seconds=grace,
     )
+    folders = adapter_folders(adapters)
     control = CacheControl(sampled=cache_sampled, truncated=cache_truncated)
     with ExitStack() as stack, _needs_extra():
         from axolotl_cache.server import opening
@@ -141,29 +164,37 @@ def serve(
         from axolotl_cache.server.asked import Rules
         from axolotl_cache.server.run import address_of, listen, make_server
         from axolotl_cache.server.service import Service
+        from axolotl_cache.server.watching import Watching, operator_routes
 
         doors = opening.open_doors(keys_file, default_keys_file(), host)
         listening = stack.enter_context(closing(listen(host, port)))
+        rules = Rules(
+            model_name or str(settings.axolotl.get("base_model", "")),
+            adapters=tuple(folders),
+            temperature=temperature,
+            most_new_tokens=max_new_tokens,
+            control=control,
+        )
         if upstreams:
             backend: Any = opening.open_upstreams(
                 settings, stack, upstreams, os.environ.get(UPSTREAM_KEY), control, limits
             )
         else:
-            rules = Rules(
-                model_name or str(settings.axolotl.get("base_model", "")),
-                adapters=tuple(adapter_folders(adapters)),
-                temperature=temperature,
-                most_new_tokens=max_new_tokens,
-                control=control,
-            )
             with steps_bar("computing system prompts") as progress:
-                backend = opening.open_engine(
-                    settings, stack, rules, limits, say, progress, adapter_folders(adapters)
-                )
-        service = Service(backend, limits, doors)
+                backend = opening.open_engine(settings, stack, rules, limits, say, progress, folders)
+        name = ", ".join(upstreams) or rules.model
+        pipeline = None if upstreams else backend.pipeline
+        watching = Watching(
+            keeps_text=not doors.has_keys if show_prompts is None else show_prompts,
+            log=request_log,
+            log_has_text=request_log_text,
+            otlp_endpoint=otlp_endpoint,
+        )
+        service = Service(backend, limits, doors, watching.open(stack, name, pipeline, say))
+        app = App(service, operator_routes(service, pipeline))
         sys.setswitchinterval(_SWITCH_SECONDS)
-        server = make_server(App(service), grace_seconds=grace, stopping=service.drain)
-        say(f"serving {', '.join(upstreams) or rules.model} at {address_of(listening)}/v1")
+        server = make_server(app, grace_seconds=grace, stopping=service.drain)
+        say(f"serving {name} at {address_of(listening)}/v1")
         if not doors.has_keys:
             say("without keys, only this machine is served: axolotl-cache keys add NAME")
         server.run(sockets=[listening])

@@ -283,6 +283,23 @@ class KVCache:
             tier.clear(namespace=label(name))
         return removed
 
+    def erase_fenced(self, name: str) -> ErasureReport:
+        """Erase all blocks behind fences of this name, in every tier.
+
+        Raises:
+            ErasureError: a lower tier could not; memory has let go all the same.
+        """
+        before = self.stats.held_bytes
+        blocks = self.tree.clear_fenced(name)
+        done = ErasureReport(blocks, 0, before - self.stats.held_bytes)
+        below = (partial(tier.erase, namespace=label(name)) for tier in self._lower)
+        return erased_in_all([lambda: done, *below])
+
+    @property
+    def lower(self) -> Sequence[LowerTier]:
+        """The tiers below the pool's memory, fastest first."""
+        return self._lower
+
     @property
     def held_bytes(self) -> int:
         """Bytes held for reuse."""
@@ -299,11 +316,6 @@ class KVCache:
         self.tree.max_bytes = self._max_bytes
         self.heed_pressure()
         return self._max_bytes
-
-    @property
-    def lower(self) -> Sequence[LowerTier]:
-        """The tiers below the pool's memory, fastest first."""
-        return self._lower
 
     @property
     def has_lower_tiers(self) -> bool:

@@ -405,6 +405,15 @@ class Engine:
         with self._turn():
             return self._cache.clear_fenced(name) if self._cache else 0
 
+    def erase_fenced(self, name: str) -> ErasureReport:
+        """Erase all KV behind fences of this name; what running requests hold or compute is not reached.
+
+        Raises:
+            ErasureError: a lower tier could not; all else is gone, and the error says what is left.
+        """
+        with self._turn():
+            return self._cache.erase_fenced(name) if self._cache else ErasureReport()
+
     @property
     def has_lower_tiers(self) -> bool:
         """Whether blocks are kept outside of this process's memory, too."""

@@ -27,7 +27,7 @@ from axolotl_cache.response.owners import checked_tags, erased_owner, owner_tag,
 from axolotl_cache.response.prices import NO_PRICES, PriceTable
 from axolotl_cache.response.request_key import KeyExplanation
 from axolotl_cache.response.results import CacheStats, Entry
-from axolotl_cache.response.tiers import Tiers
+from axolotl_cache.response.tiers import Tiers, Watcher
 from axolotl_cache.response.wrong import WrongAnswers, answer_digest
 from axolotl_cache.stores import (
     OVERHEAD_BYTES,
@@ -151,6 +151,7 @@ class SmartInferenceCache(MutableMapping[str, Any]):
             )
             below = cast("SharedStore", self._shared)
         self._tiers = Tiers(memory, below, clock, Savings(prices))
+        self._digest_secret = disk.secret
         self._wrong = WrongAnswers(disk.folder, self._scope, disk.secret)
         self._flights: Flights | None = None
         self._making_flights = Lock()
@@ -486,6 +487,34 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         """Return the age of an entry in seconds, or None if it is not there. Changes no count."""
         record = self._tiers.peek(key)
         return None if record is None else max(0.0, self._clock() - record.created_at)
+
+    def peek(self, key: str) -> Entry | None:
+        """Return value and dates as `lookup` does. Changes no count and no recency."""
+        record = self._tiers.peek(key)
+        return None if record is None else self._entry(record)
+
+    def tagged(self, tag: str) -> list[str]:
+        """Return the keys of the entries with a tag. Cost: O(their number) on disk, O(entries) in memory."""
+        return self._tiers.keys(tag=tag)
+
+    def generation(self) -> int:
+        """Return a number that is another one once some other process has changed what is stored."""
+        return self._tiers.generation()
+
+    def watch(self, watcher: Watcher) -> None:
+        """Have `watcher` told of every entry that goes; see `axolotl_cache.response.tiers.Watcher`."""
+        self._tiers.watch(watcher)
+
+    def beside(self, name: str) -> tuple[Path | None, bytes]:
+        """Return where a file of this name lies beside the entries, and a secret to key digests in it.
+
+        For what is kept about entries, as digests. No path without persistence, no secret without encryption.
+        """
+        return None if self._folder is None else self._folder / name, self._digest_secret
+
+    def is_reported_wrong(self, key: str, value: Any) -> bool:
+        """Whether this very answer was reported as wrong for `key`; also if that can't be read."""
+        return self._is_wrong(key, value)
 
     def why_missing(self, key: str) -> str | None:
         """Return why there is nothing to serve for `key`, or None if there is. Changes no count.

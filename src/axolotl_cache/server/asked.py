@@ -196,15 +196,14 @@ def _sampling(sent: ChatRequest | CompletionRequest, rules: Rules) -> Sampling:
             raise Refusal(400, "top_logprobs: needs logprobs to be true", param="top_logprobs")
         logprobs = (sent.top_logprobs or 0) if sent.logprobs else None
     else:
-        longest = _DEFAULT_COMPLETION_TOKENS if sent.max_tokens is None else sent.max_tokens
+        longest = sent.max_tokens
         logprobs = sent.logprobs
     most = rules.most_new_tokens
-    if most is not None:
-        if longest is not None and longest > most:
-            raise Refusal(
-                400, f"max_tokens is {longest}; this server gives at most {most}", param="max_tokens"
-            )
-        longest = most if longest is None else longest
+    if most is not None and longest is not None and longest > most:
+        raise Refusal(400, f"max_tokens is {longest}; this server gives at most {most}", param="max_tokens")
+    if longest is None and isinstance(sent, CompletionRequest):
+        longest = _DEFAULT_COMPLETION_TOKENS
+    longest = min((bound for bound in (longest, most) if bound is not None), default=None)
     stop = sent.stop or ()
     return Sampling(
         max_new_tokens=longest,

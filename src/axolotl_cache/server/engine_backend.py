@@ -41,6 +41,26 @@ class EngineWork:
         return sum(not isinstance(part, Answer) for part in self.begun)
 
     @property
+    def model(self) -> str:
+        """As the request names it."""
+        return self.asked.model
+
+    @property
+    def streams(self) -> bool:
+        """Whether it asks for events."""
+        return self.asked.streams
+
+    @property
+    def upstream(self) -> str:
+        """None: the engine is ours."""
+        return ""
+
+    @property
+    def asked_for(self) -> Request:
+        """The request of the first choice."""
+        return self.asked.requests[0]
+
+    @property
     def accounts(self) -> list[tuple[Request, Answer]]:
         """The answers that there are, each with its request."""
         pairs = zip(self.asked.requests, self.answers, strict=True)

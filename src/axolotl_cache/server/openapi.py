@@ -40,6 +40,7 @@ ERRORS: Final = {
     404: "There is no such model.",
     413: "The body is too long.",
     415: "The body is not announced as JSON.",
+    421: "Without keys: the request names another host than this machine.",
     429: "Too much at once, or a quota is used up; `Retry-After` says when to try again.",
     500: "The server failed; its log says why, under X-Request-Id.",
     502: "No upstream answered.",

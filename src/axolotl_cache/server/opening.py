@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from axolotl_cache.assembly import load, open_pipeline, open_response_cache
 from axolotl_cache.config import Settings
 from axolotl_cache.errors import ConfigError, Problem
 from axolotl_cache.request import CacheControl
@@ -20,6 +19,7 @@ from axolotl_cache.server.limits import Limits
 from axolotl_cache.server.run import is_loopback
 from axolotl_cache.server.upstream_backend import Terms, UpstreamBackend
 from axolotl_cache.server.upstreams import Upstreams, make_client
+from axolotl_cache.stored_answers import open_response_cache
 
 
 def open_doors(keys_file: Path | None, default: Path, host: str) -> Doors:
@@ -62,6 +62,8 @@ def open_engine(
     adapters: Mapping[str, Path],
 ) -> EngineBackend:
     """Return our own engine, loaded and running; `stack` closes it."""
+    from axolotl_cache.assembly import load, open_pipeline  # with torch, which upstreams do without
+
     loaded = load(settings, report)
     response = stack.enter_context(closing(open_response_cache(settings, concurrency=limits.most_running)))
     pipeline = open_pipeline(

@@ -7,54 +7,21 @@ import logging
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from axolotl_cache.request import Answer, Request, Served
+from axolotl_cache.observe import Observer
+from axolotl_cache.request import Answer, Served
 from axolotl_cache.server.admission import Admission
+from axolotl_cache.server.backend import Backend, Work
 from axolotl_cache.server.doors import Doors
 from axolotl_cache.server.exchange import ClientLeft, Exchange
 from axolotl_cache.server.limits import Limits
 from axolotl_cache.server.quotas import Quotas
 from axolotl_cache.server.refusal import CLIENT_LEFT, Refusal, deadline_passed, refusal_of
+from axolotl_cache.server.reporting import Told, report
 
 LOGGER: Final = logging.getLogger("axolotl_cache.server")
-_JSON_TYPES: Final = ("application/json",)
 DEADLINE_HEADER: Final = "x-request-timeout"
-
-
-class Work(Protocol):
-    """One request that was understood."""
-
-    @property
-    def places(self) -> int:
-        """Choices that must be computed; 0 if all is there."""
-
-    @property
-    def accounts(self) -> list[tuple[Request, Answer]]:
-        """What came of it."""
-
-    async def hand_out(self, exchange: Exchange) -> None:
-        """Send it, if all is there."""
-
-    async def compute(self, exchange: Exchange) -> None:
-        """Compute it, and send it."""
-
-
-class Backend(Protocol):
-    """What answers requests."""
-
-    def begin(self, route: str, body: bytes, headers: dict[str, str], tenant: str) -> Work:
-        """Read a request, and look up what is stored."""
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether requests should be sent here."""
-
-    async def models(self) -> list[dict[str, Any]]:
-        """Return what requests may name as their model, as OpenAI lists it."""
-
-    async def close(self) -> None:
-        """Wait for what runs, and let go of everything."""
 
 
 class Service:
@@ -64,15 +31,23 @@ class Service:
         backend: what answers.
         limits: what is taken on.
         doors: who may come in.
+        observer: is told of every request that is over.
         clock: monotonic seconds, for quotas.
     """
 
     def __init__(
-        self, backend: Backend, limits: Limits, doors: Doors, *, clock: Callable[[], float] = time.monotonic
+        self,
+        backend: Backend,
+        limits: Limits,
+        doors: Doors,
+        observer: Observer,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.backend = backend
         self.limits = limits
         self.doors = doors
+        self.observer = observer
         self.quotas = Quotas(clock)
         self.admission = Admission(limits.most_running, limits.most_waiting)
         self.is_draining = False
@@ -83,8 +58,10 @@ class Service:
 
     async def serve(self, exchange: Exchange) -> None:
         """Answer one request, whatever comes of it."""
+        told = Told()
+        refusal: Refusal | None = None
         try:
-            await self._serve(exchange)
+            await self._serve(exchange, told)
         except ClientLeft:
             exchange.status = CLIENT_LEFT
         except Exception as error:
@@ -93,30 +70,33 @@ class Service:
                 LOGGER.exception("request %s failed", exchange.id)
             with suppress(OSError):
                 await exchange.refuse(refusal)
+        report(self.observer, exchange, told, refusal)
 
-    async def _serve(self, exchange: Exchange) -> None:
+    async def _serve(self, exchange: Exchange, told: Told) -> None:
         tenant = self.doors.tenant(exchange.headers)
+        told.tenant = tenant.name
         kind = exchange.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind not in _JSON_TYPES:
+        if kind != "application/json":
             raise Refusal(415, "send the body as JSON, with `Content-Type: application/json`")
         body = await exchange.body(self.limits.most_body_bytes)
         self.quotas.take(tenant)
-        work = self.backend.begin(exchange.path, body, exchange.headers, tenant.name)
+        work = told.work = self.backend.begin(exchange.path, body, exchange.headers, tenant.name)
         if work.places == 0:
             await work.hand_out(exchange)
             return
         try:
-            await self._while_there(exchange, self._computed(exchange, work, tenant.name))
+            await self._while_there(exchange, self._computed(exchange, work, told))
         finally:
             if tenant.tokens_per_minute is not None:
                 self.quotas.charge(tenant, sum(_computed_tokens(answer) for _, answer in work.accounts))
 
-    async def _computed(self, exchange: Exchange, work: Work, tenant: str) -> None:
+    async def _computed(self, exchange: Exchange, work: Work, told: Told) -> None:
         seconds = self._deadline_seconds(exchange)
+        came = time.perf_counter()
         try:
-            async with asyncio.timeout(seconds):
-                async with self.admission.place(tenant, work.places):
-                    await work.compute(exchange)
+            async with asyncio.timeout(seconds), self.admission.place(told.tenant, work.places):
+                told.queue_seconds = time.perf_counter() - came
+                await work.compute(exchange)
         except TimeoutError:
             raise deadline_passed(seconds) from None
 

@@ -73,6 +73,16 @@ class UpstreamWork:
         return 0 if self.stored is not None else 1
 
     @property
+    def streams(self) -> bool:
+        """Whether it asks for events."""
+        return self.plan is not None and self.plan.streams
+
+    @property
+    def asked_for(self) -> Request:
+        """The request, as far as the cache looks at it."""
+        return self.request
+
+    @property
     def accounts(self) -> list[tuple[Request, Answer]]:
         """What came of it."""
         return [(self.request, self.answer)] if self.answer is not None else []

@@ -149,10 +149,11 @@ class MemoryStore:
                 gone.append(key)
         return gone
 
-    def keys(self) -> list[str]:
-        """Return all keys, the lowest rank first."""
+    def keys(self, *, tag: str | None = None) -> list[str]:
+        """Return all keys, or those with a tag, the lowest rank first. Cost: O(entries)."""
         self._tell_uses()
-        return self._policy.order()
+        order = self._policy.order()
+        return order if tag is None else [key for key in order if tag in self._records[key].tags]
 
     def __len__(self) -> int:
         return len(self._records)

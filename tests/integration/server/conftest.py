@@ -10,6 +10,7 @@ from axolotl_cache import SmartInferenceCache
 from axolotl_cache.engine.engine import Engine
 from axolotl_cache.engine.loader import load_model
 from axolotl_cache.engine.prompt import PromptRenderer
+from axolotl_cache.observe import Observer
 from axolotl_cache.pipeline import Pipeline
 from axolotl_cache.request import CacheControl
 from axolotl_cache.server.app import App
@@ -54,6 +55,20 @@ def memo(tmp_path_factory):
     return tmp_path_factory.mktemp("exactness")
 
 
+class Counting(Observer):
+    """Counts how often it is told of a request."""
+
+    answered = not_answered = 0
+
+    def finished(self, request, answer, call):
+        self.answered += 1
+        super().finished(request, answer, call)
+
+    def failed(self, failure, call, **what):
+        self.not_answered += 1
+        super().failed(failure, call, **what)
+
+
 class Served:
     """A server over the small model, and what is behind it."""
 
@@ -62,8 +77,8 @@ class Served:
         self.pipeline = pipeline
         self.service = service
 
-    def client(self, **options):
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, **options)
+    def client(self, key="none", **options):
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, **options)
 
 
 @pytest.fixture(scope="package")
@@ -88,7 +103,8 @@ def serve_model(loaded, memo):
             # The small model's answers have no end of their own.
             rules = {"control": CacheControl(truncated=True)} | rules
             backend = EngineBackend(pipeline, Rules("small", **rules), most_running=limits.most_running)
-            service = Service(backend, limits, Doors(keys))
+            observer = Counting(model="small")
+            service = Service(backend, limits, Doors(keys), observer)
             return Served(stack.enter_context(serve_app(App(service))), pipeline, service)
 
         yield start

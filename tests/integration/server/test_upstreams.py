@@ -10,6 +10,7 @@ import openai
 import pytest
 
 from axolotl_cache import SmartInferenceCache
+from axolotl_cache.observe import Observer
 from axolotl_cache.request import CacheControl
 from axolotl_cache.response.ttl_rules import TtlPolicy
 from axolotl_cache.server.app import App
@@ -117,7 +118,7 @@ def backend(stubs):
 
 @pytest.fixture
 def client(backend, running):
-    service = Service(backend, Limits(), Doors(None))
+    service = Service(backend, Limits(), Doors(None), Observer())
     with (
         running(App(service)) as url,
         openai.OpenAI(base_url=f"{url}/v1", api_key="k", max_retries=0) as client,

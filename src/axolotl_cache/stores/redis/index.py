@@ -91,13 +91,17 @@ class Index:
         at: float | None = self.commands.run(gone, lambda client: client.zscore(gone, member))
         return at
 
-    def by_rank(self) -> list[bytes]:
-        """Return all entries of all scopes, the lowest rank first."""
+    def by_rank(self, tag: str | None = None) -> list[bytes]:
+        """Return all entries of all scopes, or those with a tag, the lowest rank first."""
         space = self.space
         found: list[tuple[bytes, float]] = []
         for partition in range(space.partitions):
-            ranks = space.index(partition)[2]
-            found += self.commands.run(ranks, partial(_all_with_scores, ranks))
+            _, _, ranks, _, tags, _ = space.index(partition)
+            ranked = self.commands.run(ranks, partial(_all_with_scores, ranks))
+            if tag is not None:
+                tagged = set(self.commands.run(tags, partial(_tagged, tags, tag_digest(tag).encode())))
+                ranked = [(member, rank) for member, rank in ranked if member in tagged]
+            found += ranked
         return [member for member, _ in sorted(found, key=lambda pair: pair[1])]
 
     def total(self, field: str, *, highest: bool = False) -> int:
@@ -290,3 +294,8 @@ def _marks(name: bytes, client: redis.Redis) -> Any:
 
 def _all_with_scores(name: bytes, client: redis.Redis) -> Any:
     return client.zrange(name, 0, -1, withscores=True)
+
+
+def _tagged(name: bytes, digest: bytes, client: redis.Redis) -> Any:
+    found: Any = client.zrangebylex(name, b"[" + digest, b"(" + digest + b"\xff")
+    return [each[len(digest) :] for each in found]

@@ -125,9 +125,9 @@ class NearStore:
         """When `key` was last removed on purpose, by any machine, if that is recent."""
         return self._near.removed_at(key)
 
-    def keys(self) -> list[str]:
-        """Return the keys of what is here, the lowest rank first."""
-        return self._near.keys()
+    def keys(self, *, tag: str | None = None) -> list[str]:
+        """Return the keys of what is here, all or with a tag, the lowest rank first."""
+        return self._near.keys(tag=tag)
 
     # Writing
 

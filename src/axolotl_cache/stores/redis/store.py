@@ -150,11 +150,14 @@ class RedisStore:
         """When `key` was last removed on purpose, by anyone, if that is recent."""
         return self._index.removed_at(self.space.member(key))
 
-    def keys(self) -> list[str]:
-        """Return all keys of this scope, the lowest rank first. Cost: O(entries of all scopes)."""
+    def keys(self, *, tag: str | None = None) -> list[str]:
+        """Return all keys of this scope, or those with a tag, the lowest rank first.
+
+        Cost: O(entries of all scopes).
+        """
         with self._changing:
             self._write_notes()
-        return self._keys_of(self._index.by_rank())
+        return self._keys_of(self._index.by_rank(tag))
 
     def generation(self) -> int:
         """Return a number that has changed if anyone but this object has changed the store since.

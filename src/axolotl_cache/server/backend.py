@@ -1,0 +1,59 @@
+"""What the service asks of whatever computes answers."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from axolotl_cache.request import Answer, Request
+from axolotl_cache.server.exchange import Exchange
+
+
+class Work(Protocol):
+    """One request that was understood."""
+
+    @property
+    def places(self) -> int:
+        """Choices that must be computed; 0 if all is there."""
+
+    @property
+    def model(self) -> str:
+        """As the request names it."""
+
+    @property
+    def streams(self) -> bool:
+        """Whether it asks for events."""
+
+    @property
+    def upstream(self) -> str:
+        """Which upstream answers; empty for our own engine, or as long as it is not known."""
+
+    @property
+    def asked_for(self) -> Request:
+        """The request; of several choices, the first."""
+
+    @property
+    def accounts(self) -> list[tuple[Request, Answer]]:
+        """What came of it."""
+
+    async def hand_out(self, exchange: Exchange) -> None:
+        """Send it, if all is there."""
+
+    async def compute(self, exchange: Exchange) -> None:
+        """Compute it, and send it."""
+
+
+class Backend(Protocol):
+    """What answers requests."""
+
+    def begin(self, route: str, body: bytes, headers: dict[str, str], tenant: str) -> Work:
+        """Read a request, and look up what is stored."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests should be sent here."""
+
+    async def models(self) -> list[dict[str, Any]]:
+        """Return what requests may name as their model, as OpenAI lists it."""
+
+    async def close(self) -> None:
+        """Wait for what runs, and let go of everything."""
