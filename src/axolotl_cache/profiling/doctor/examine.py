@@ -182,7 +182,7 @@ class Examiner:
                 f"{count:,} of {self._answers.compared:,} repeated questions got another answer; "
                 f"first: request {example.request} and {example.other}"
             )
-            yield Finding(Symptom.INCONSISTENTANSWERS, cause, title, (evidence,), fix)
+            yield Finding(Symptom.INCONSISTENT_ANSWERS, cause, title, (evidence,), fix)
 
 
 def _what_changed(parts: Sequence[Mapping[str, str]]) -> list[str]:
