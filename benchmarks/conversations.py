@@ -47,12 +47,18 @@ def scored(pairs: Sequence[ConversationPair], vectors: Vectors) -> Half:
     return np.array(rows), np.array(forbidden), np.array([pair.right for pair in pairs]), groups
 
 
-def model(half: Half, kept: np.ndarray, embedder: str) -> Any:
+def model(half: Half, kept: np.ndarray, embedder: str, *, cross_fit: bool = True) -> Any:
     """Return a calibration of contexts learnt from some of a half's pairs."""
     features, forbidden, right, _ = half
     these = kept & ~forbidden
     return learn(
-        features[these], right[these], embedder=embedder, sources=(), names=CONTEXT_FEATURES, strength=1.0
+        features[these],
+        right[these],
+        embedder=embedder,
+        sources=(),
+        names=CONTEXT_FEATURES,
+        strength=1.0,
+        cross_fit=cross_fit,
     )
 
 
@@ -63,7 +69,7 @@ def unseen(half: Half, embedder: str) -> np.ndarray:
         fold = rng.permutation(len(total)) % FOLDS
         for number in range(FOLDS):
             kept = fold != number
-            total[~kept] += model(half, kept, embedder).probability(half[0][~kept])
+            total[~kept] += model(half, kept, embedder, cross_fit=False).probability(half[0][~kept])
     return np.where(half[1], 0, total / ROUNDS)
 
 

@@ -15,6 +15,8 @@ from servers import Deployment, Server, deployment, online_replicas, until
 VALUE = "an answer of everyday size, as they are: " * 12
 PAUSE_SECONDS = 0.002
 LOAD_SECONDS = 1.0
+WRITES_BETWEEN_KILLS = 550
+"""Acknowledged ones, so that 20 kills have seen more than 10,000."""
 
 
 @dataclass
@@ -95,6 +97,8 @@ def kill_primaries(
                 asker.start()
             for number in range(kills):
                 time.sleep(LOAD_SECONDS)
+                enough = WRITES_BETWEEN_KILLS * (number + 1)
+                until(lambda enough=enough: len(outcome.acknowledged) >= enough, "writes", seconds=120)
                 _kill(servers, near, outcome, number, lag_seconds)
                 say(
                     f"  kill {number + 1}: failover {outcome.failover_seconds[-1]:.2f} s, ours "
@@ -180,21 +184,29 @@ def _watch(servers: Deployment, before: set[Server], outcome: Outcome, started: 
 
 def _bring_back(servers: Deployment, victim: Server, before: set[Server]) -> None:
     """Start what was killed, and wait until everybody has all copies again."""
-    new = next(iter(set(servers.primaries()) - before))
     if servers.sentinels:
-        victim.start("--replicaof", f"127.0.0.1 {new.port}")
+        until(lambda: _agreed(servers) not in (None, victim), "the sentinels agree", seconds=60)
+        primary = _agreed(servers)
+        victim.start("--replicaof", f"127.0.0.1 {primary.port if primary else 0}")
+        until(lambda: _in_step(_agreed(servers)), "all nodes follow one primary", seconds=120)
     else:
         victim.start()
-    until(lambda: online_replicas(new) == 2, "the killed node is a replica, and in step", seconds=60)
-    if servers.sentinels:
-        until(
-            lambda: all(_agrees(each, new) for each in servers.sentinels), "the sentinels agree", seconds=60
-        )
+        until(lambda: len(servers.primaries()) == len(before), "every slot has a primary", seconds=120)
+        until(lambda: all(map(_in_step, servers.primaries())), "all replicas follow", seconds=120)
 
 
-def _agrees(sentinel: Server, primary: Server) -> bool:
-    told = sentinel.client().execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "cache")
-    return int(told[1]) == primary.port
+def _in_step(primary: Server | None) -> bool:
+    return primary is not None and online_replicas(primary) == 2
+
+
+def _agreed(servers: Deployment) -> Server | None:
+    """Return the primary that all sentinels name; None while they do not agree."""
+    told = [
+        each.client().execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "cache")[1]
+        for each in servers.sentinels
+    ]
+    ports = {int(port) for port in told}
+    return next((node for node in servers.nodes if ports == {node.port}), None)
 
 
 def _missing(servers: Deployment, outcome: Outcome) -> int:

@@ -94,7 +94,9 @@ def join(*parts: Scored) -> Scored:
     )
 
 
-def calibrate(scored: Scored, embedder: str, sources: Sequence[str], seed: int = 0) -> Calibration:
+def calibrate(
+    scored: Scored, embedder: str, sources: Sequence[str], seed: int = 0, *, cross_fit: bool = True
+) -> Calibration:
     """Return a calibration learnt from the pairs that no guard forbids."""
     free = scored.free
     return learn(
@@ -104,6 +106,7 @@ def calibrate(scored: Scored, embedder: str, sources: Sequence[str], seed: int =
         sources=sources,
         pairs=len(free),
         seed=seed,
+        cross_fit=cross_fit,
     )
 
 
@@ -116,7 +119,7 @@ def unseen(half: Scored, more: Sequence[Scored], embedder: str, seed: int) -> np
         for number in range(FOLDS):
             kept = fold != number
             seen = Scored(half.features[kept], half.vetoes[kept], half.right[kept], half.groups[kept])
-            model = calibrate(join(seen, *more), embedder, ())
+            model = calibrate(join(seen, *more), embedder, (), cross_fit=False)
             total[~kept] += half.probabilities(model)[~kept]
     return total / ROUNDS
 

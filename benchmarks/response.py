@@ -21,12 +21,23 @@ from typing import Any
 
 from common import REPOSITORY, arguments, emit, say
 from crash import kill_writers
+from single_flight import computations
 
 ENTRIES = 2000
 MANY = 100_000
 PROMPT_CHARACTERS, VALUE_CHARACTERS = 500, 2000
 SEED = 4
 PEERS = REPOSITORY / ".venv-peers"
+LLM_PEERS = REPOSITORY / ".venv-peers-llm"
+LLM_SIDES = (
+    "GPTCache, exact, in memory",
+    "LangChain InMemoryCache",
+    "LangChain SQLiteCache",
+    "LangChain InMemoryCache, bare lookup",
+    "LiteLLM local",
+    "LiteLLM disk",
+)
+"""See peers/llm_cache_side.py. RedisVL's cache is not among them: it needs a Redis with a search module."""
 
 # One program for every side, so that all of them do the same: make the key, look, and get the value.
 SIDE = """
@@ -127,6 +138,45 @@ def latencies(repeats: int) -> list[dict[str, Any]]:
         say(f"{side:>10}, on disk: {size:,.0f} bytes an entry of {VALUE_CHARACTERS} characters")
     if len(sizes) == 1:
         say("peers: left out; benchmarks/prepare installs them")
+    return rows
+
+
+def llm_caches(repeats: int) -> list[dict[str, Any]]:
+    """Time the caches for language models: each call as its own documentation has it, in turns."""
+    python = LLM_PEERS / "bin" / "python"
+    if not python.exists():
+        say("caches for language models: left out; benchmarks/prepare installs them")
+        return []
+    script = str(REPOSITORY / "benchmarks" / "peers" / "llm_cache_side.py")
+    found: dict[tuple[str, str], list[dict[str, float]]] = {}
+    for _ in range(repeats):
+        for side in LLM_SIDES:
+            with tempfile.TemporaryDirectory() as folder:
+                command = [str(python), script, side, folder, str(ENTRIES // 4), "3"]
+                done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                say(f"{side}: does not run here: {done.stderr.strip().splitlines()[-1]}")
+                continue
+            for what, times in json.loads(done.stdout.splitlines()[-1]).items():
+                found.setdefault((side, what), []).append(times)
+    rows = []
+    for (side, what), runs in found.items():
+        row: dict[str, Any] = {"part": "llm caches", "side": side, "what": what}
+        row |= {name: median(run[name] for run in runs) for name in ("p50_us", "p99_us")}
+        rows.append(row)
+        say(f"{side}, {what}: p50 {row['p50_us']:.1f} us, p99 {row['p99_us']:.1f} us")
+    return rows
+
+
+def equal_requests() -> list[dict[str, Any]]:
+    """Ask for one answer 200 times at once from 4 processes; and as a control from 4 that share nothing."""
+    rows = []
+    for part, shared in (("single flight", True), ("single flight, control: nothing shared", False)):
+        with tempfile.TemporaryDirectory() as folder:
+            rows.append({"part": part} | computations(Path(folder), shared=shared))
+        say(", ".join(f"{name} {value}" for name, value in rows[-1].items()))
+    if rows[1]["computed"] == 1:
+        raise RuntimeError("the control computed once, too: the test is blind")
     return rows
 
 
@@ -232,6 +282,8 @@ def main() -> None:
     options = arguments(__doc__)
     started, rnd = time.time(), random.Random(SEED)  # noqa: S311 - a workload, not a secret
     timed = latencies(3 if options.quick else 9)
+    llm = llm_caches(1 if options.quick else 5)
+    flights = equal_requests()
     opened = opening(5)
     killed = crashes(50 if options.quick else 1000, rnd)
     rates = hit_rates(rnd, 500, 30_000 if options.quick else 300_000)
@@ -242,13 +294,17 @@ def main() -> None:
         "kill9_acknowledged_lost": killed[0]["lost"],
         "kill9_torn": killed[0]["torn"],
         "kill9_rounds": killed[0]["rounds"],
+        "single_flight_computations": flights[0]["computed"],
     }
+    whole = [row["p50_us"] for row in llm if row["what"] == "get" and "bare" not in row["side"]]
+    if whole:
+        figures["faster_than_best_llm_cache"] = min(whole) / p50["ours", "hit"]
     if ("cachetools", "hit") in p50:
         figures["slower_than_cachetools"] = p50["ours", "hit"] / p50["cachetools", "hit"]
     emit(
         "response",
         figures=figures,
-        rows=[*timed, opened, *killed, *rates],
+        rows=[*timed, *llm, *flights, opened, *killed, *rates],
         seed=SEED,
         started=started,
         packages=(),

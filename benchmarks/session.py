@@ -180,8 +180,8 @@ def summary(name: str, rows: Sequence[dict[str, Any]], pinned: int) -> dict[str,
         f"{computed['none']:,} without cache, {computed['prefix_only']:,} with the system prompt pinned, "
         f"{computed['all_on']:,} with sessions ({result['reduction_vs_prefix_only']:.1%} and "
         f"{result['reduction_vs_none']:.1%} less); median TTFT {ttft['none']:.0f}, "
-        f"{ttft['prefix_only']:.0f}, {ttft['all_on']:.0f} ms; whole turn {total['none']:.0f}, {total['prefix_only']:.0f}, "
-        f"{total['all_on']:.0f} ms; {result['identical']} answers identical"
+        f"{ttft['prefix_only']:.0f}, {ttft['all_on']:.0f} ms; whole turn {total['none']:.0f}, "
+        f"{total['prefix_only']:.0f}, {total['all_on']:.0f} ms; {result['identical']} answers identical"
     )
     return result
 

@@ -87,3 +87,26 @@ def small_model_folder(smollm2_folder, tmp_path_factory):
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def bag_of_words():
+    """An embedder in which each word is a direction: texts with many words in common are near."""
+    from hashlib import blake2b
+
+    import numpy as np
+
+    from axolotl_cache.response.semantic.embedders import unit
+
+    class Bag:
+        name = "use-multilingual-3"  # whose calibration it borrows
+        dimensions = 64
+
+        def embed(self, texts):
+            rows = np.zeros((len(texts), self.dimensions), dtype=np.float32)
+            for row, text in zip(rows, texts, strict=True):
+                for word in text.lower().split():
+                    row[blake2b(word.encode(), digest_size=1).digest()[0] % self.dimensions] += 1
+            return unit(rows)
+
+    return Bag()

@@ -1,6 +1,6 @@
 """Makes a small database of orders, and says who may see which: the entity provider of orders.yaml.
 
-    python examples/orders/orders.py        make orders.sqlite3 beside this file, anew
+python examples/orders/orders.py        make orders.sqlite3 beside this file, anew
 """
 
 import sqlite3
@@ -16,9 +16,7 @@ def Orders():
     """Return the provider: two queries, whose values the driver binds."""
     return SqlRecords(
         lambda: sqlite3.connect(f"{DATABASE.as_uri()}?mode=ro", uri=True),
-        access={
-            "order": SqlQuery("SELECT 1 FROM buyers WHERE id = ? AND buyer = ?", ("value", "principal"))
-        },
+        access={"order": SqlQuery("SELECT 1 FROM buyers WHERE id = ? AND buyer = ?", ("value", "principal"))},
         record={"order": SqlQuery("SELECT status, place, expected, items, paid FROM orders WHERE id = ?")},
         ttl_seconds=60,
     )
@@ -44,7 +42,8 @@ def make() -> None:
             ],
         )
         # A couple shares the first order; the second is somebody else's.
-        db.executemany("INSERT INTO buyers VALUES (?, ?)", [("67890", "ann"), ("67890", "ben"), ("67891", "eve")])
+        buyers = [("67890", "ann"), ("67890", "ben"), ("67891", "eve")]
+        db.executemany("INSERT INTO buyers VALUES (?, ?)", buyers)
     print(f"made {DATABASE}")
 
 

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from axolotl_cache.budget import Claim, MemoryBudget, Move
 from axolotl_cache.config import Prices, Settings, format_size, read_encryption_key
 from axolotl_cache.engine.adapters import Adapters
 from axolotl_cache.engine.engine import Engine
@@ -26,6 +27,9 @@ from axolotl_cache.response.prices import NO_PRICES, PriceTable
 from axolotl_cache.session.render import without_special
 from axolotl_cache.stored_answers import open_response_cache, shared_tier
 from axolotl_cache.stored_sessions import open_records, open_sessions
+
+if TYPE_CHECKING:
+    from axolotl_cache.pipeline.semantic import SemanticMatching
 
 __all__ = ["hide_progress", "load", "open_pipeline", "open_response_cache", "wrap_generate"]
 
@@ -82,6 +86,8 @@ def open_pipeline(
         use_prefix_cache=use_prefix_cache,
         adapters=named,
     )
+    if response is not None:
+        _share_memory(settings, engine, response, loaded.device, report)
     renderer = PromptRenderer(loaded.tokenizer, loaded.chat_template)
     is_caching = use_prefix_cache or response is not None
     pipeline = Pipeline(
@@ -91,6 +97,7 @@ def open_pipeline(
         response,
         adapters=named,
         ttl_rules=settings.inference.ttl_rules,
+        semantic=None if response is None else _semantic(settings, response, report),
         prices=_prices(settings.inference.prices),
         model_name=str(settings.axolotl.get("base_model", "")),
         session=_open_session_step(settings, renderer) if is_caching else None,
@@ -110,6 +117,29 @@ def open_pipeline(
                 f"shorter than a block of {engine.block_size} tokens"
             )
     return pipeline
+
+
+def _semantic(settings: Settings, response: SmartInferenceCache, report: Report) -> SemanticMatching | None:
+    wanted = settings.inference.semantic_matching
+    if wanted is False:
+        return None
+    # Loaded when it is asked for: numpy, word lists and an embedder.
+    from axolotl_cache.pipeline.semantic import open_semantic
+
+    matching = open_semantic(
+        response,
+        embedder=settings.inference.semantic_embedder,
+        threshold=settings.session.similarity_threshold,
+        max_error_rate=settings.inference.max_error_rate,
+        check_share=settings.inference.semantic_check_share,
+        mode="shadow" if wanted == "shadow" else "on",
+    )
+    proven = "" if matching.tier.operating.certified else " (calibrated, not certified: checks will tell)"
+    report(
+        f"semantic matching: {matching.tier.mode}, {matching.tier.embedder.name}, serves from a probability "
+        f"of {matching.tier.threshold:g}{proven}"
+    )
+    return matching
 
 
 def _open_session_step(settings: Settings, renderer: PromptRenderer) -> SessionStep | None:
@@ -163,6 +193,11 @@ def wrap_generate(
         )
 
     response = open_response_cache(settings, report=report)
+    if settings.inference.semantic_matching is not False:
+        report(
+            "warning: semantic_matching has no effect here: this program hands over tokens, and no question; "
+            "use `axolotl-cache inference`"
+        )
     return CachedGenerate(
         live, open_engine, response=response, pinned=pinned if use_prefix_cache else tuple, report=report
     )
@@ -182,7 +217,7 @@ def _open_engine(
     total = total_memory_bytes(device)
     share = int(total * settings.max_memory_usage)
     # Together within the share: neither may leave the other less than half of it.
-    max_cache_bytes = min(settings.model.max_cache_size, share // 2) if use_prefix_cache else 0
+    max_cache_bytes = _prefix_cache_bytes(settings, share) if use_prefix_cache else 0
     if use_prefix_cache and max_cache_bytes < settings.model.max_cache_size:
         report(
             f"max_memory_usage {settings.max_memory_usage:g} of this device is {format_size(share)}: half of "
@@ -196,7 +231,8 @@ def _open_engine(
         end_tokens=end_tokens,
         max_cache_bytes=max_cache_bytes,
         ttl_seconds=settings.inference.entry_timeout,
-        max_running_bytes=share - max_cache_bytes,
+        cache_policy=settings.inference.cache_policy,
+        max_running_bytes=share - max_cache_bytes - _response_cache_bytes(share),
         strict=settings.inference.strict,
         adapters=adapters,
         lower=partial(_open_lower, settings, report),
@@ -206,6 +242,33 @@ def _open_engine(
         memo=cache_home() / "exactness",
         report=report,
     )
+
+
+def _prefix_cache_bytes(settings: Settings, share: int) -> int:
+    return min(settings.model.max_cache_size, share // 2)
+
+
+def _response_cache_bytes(share: int) -> int:
+    return share // 32
+
+
+def _share_memory(
+    settings: Settings, engine: Engine, response: SmartInferenceCache, device: Any, report: Report
+) -> None:
+    """Let the caches that are in the same memory share one bound. On a GPU they are not."""
+    if device.type != "cpu" or engine.cache_tenant is None:
+        return
+    share = int(total_memory_bytes(device) * settings.max_memory_usage)
+    prefix_bytes = _prefix_cache_bytes(settings, share)
+
+    def told(move: Move) -> None:
+        report(f"{format_size(move.moved_bytes)} of memory went from the {move.giver} to the {move.taker}")
+
+    claims = (
+        Claim("prefix cache", engine.cache_tenant, prefix_bytes, most_bytes=prefix_bytes),
+        Claim("response cache", response.memory_tenant, _response_cache_bytes(share)),
+    )
+    engine.share_memory(MemoryBudget(claims, report=told))
 
 
 def _open_lower(settings: Settings, report: Report, layout: KVLayout, block_size: int) -> Sequence[LowerTier]:
@@ -221,10 +284,15 @@ def _open_lower(settings: Settings, report: Report, layout: KVLayout, block_size
     store = open_lower_store(
         keys_and_values_home(), layout=layout, block_size=block_size, max_bytes=settings.model.max_cache_size
     )
-    ttl = settings.inference.entry_timeout
-    if settings.session.enable_session_cache:  # what a session has in memory, it should have after a restart
-        ttl = max(ttl, settings.session.session_timeout)
+    ttl = _block_seconds(settings)
     return (LowerTier(store, layout=layout, block_size=block_size, ttl_seconds=ttl, report=report),)
+
+
+def _block_seconds(settings: Settings) -> float:
+    """Return how long a block is kept below memory after its last use."""
+    if settings.session.enable_session_cache:  # what a session has in memory, it should have after a restart
+        return max(settings.inference.entry_timeout, settings.session.session_timeout)
+    return settings.inference.entry_timeout
 
 
 def _open_shared_blocks(
@@ -239,5 +307,8 @@ def _open_shared_blocks(
         max(1, settings.model.max_cache_size // stored_block_bytes(layout, block_size)),
         encryption_key=read_encryption_key(settings),
     )
-    ttl = settings.inference.entry_timeout
-    return (LowerTier(store, layout=layout, block_size=block_size, ttl_seconds=ttl, report=report),)
+    ttl = _block_seconds(settings)
+    tier = LowerTier(
+        store, layout=layout, block_size=block_size, ttl_seconds=ttl, report=report, kind="redis"
+    )
+    return (tier,)

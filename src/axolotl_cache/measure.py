@@ -18,6 +18,10 @@ def percentile(values: Sequence[float], share: float) -> float:
     return sorted(values)[max(math.ceil(share * len(values)) - 1, 0)]
 
 
+STORED = (Served.HIT_EXACT, Served.HIT_SEMANTIC)
+"""Tiers whose answers took no computing."""
+
+
 @dataclass(slots=True)
 class Side:
     """One side of a comparison: what each request came to, in the order of the workload."""
@@ -57,7 +61,7 @@ class Side:
     @property
     def decode_tokens(self) -> int:
         """Answer tokens that went through the model."""
-        return sum(a.usage.completion_tokens for a in self.answers if a.served is not Served.HIT_EXACT)
+        return sum(a.usage.completion_tokens for a in self.answers if a.served not in STORED)
 
     @property
     def served(self) -> Counter[Served]:
@@ -83,7 +87,7 @@ class Comparison:
     @property
     def response_hit_rate(self) -> float:
         """Share of the requests that the response cache answered."""
-        return self.on.served[Served.HIT_EXACT] / len(self.on.answers)
+        return sum(self.on.served[tier] for tier in STORED) / len(self.on.answers)
 
     @property
     def throughput_ratio(self) -> float:
@@ -97,7 +101,7 @@ class Comparison:
         1 / (1 - hit rate), each request weighted by what it costs with the cache off.
         """
         pairs = zip(self.off.answers, self.on.answers, strict=True)
-        missed = sum(off.total_seconds for off, on in pairs if on.served is not Served.HIT_EXACT)
+        missed = sum(off.total_seconds for off, on in pairs if on.served not in STORED)
         return self.off.seconds / missed if missed else math.inf
 
 
@@ -125,12 +129,17 @@ def table(comparison: Comparison) -> str:
     served = on.served
     lines += [
         f"{'response hits':<34}{'':>12}{f'{served[Served.HIT_EXACT]} of {count}':>12}",
+        *(
+            [f"{'in other words':<34}{'':>12}{f'{served[Served.HIT_SEMANTIC]} of {count}':>12}"]
+            if served[Served.HIT_SEMANTIC]
+            else []
+        ),
         f"{'prefix hits':<34}{'':>12}{f'{served[Served.HIT_PREFIX]} of {count}':>12}",
         f"{'answers identical':<34}{'':>12}{f'{comparison.identical} of {count}':>12}",
     ]
     not_stored = Counter(answer.not_stored for answer in on.answers if answer.not_stored)
     lines += [f"not stored: {count}, {reason}" for reason, count in not_stored.items()]
-    if served[Served.HIT_EXACT]:
+    if any(served[tier] for tier in STORED):
         lines.append(
             f"Response hits alone could give at most {comparison.response_ceiling:.2f} x throughput here; "
             f"with the prefix cache it is {comparison.throughput_ratio:.2f} x."

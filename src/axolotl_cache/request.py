@@ -109,6 +109,8 @@ class CacheControl:
     """Store an answer that `max_new_tokens` cut off."""
     refusals: bool = False
     """Store an answer although it reads like a refusal."""
+    semantic: bool = True
+    """Whether the answer to a question in other words will do, where that tier is on."""
 
     def __post_init__(self) -> None:
         if self.max_age_seconds is not None and not (
@@ -192,6 +194,18 @@ class Miss:
     """What the nearest cached prompt has there."""
     found_text: str | None = None
     """What this prompt has there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The stored question whose answer was served for one in other words."""
+
+    question: str
+    """Its last message. Somebody else may have asked it: do not hand it out to whoever asks."""
+    key: str
+    """Of its entry."""
+    probability: float
+    """That its answer is right for this question, as calibrated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +327,11 @@ class Answer:
     """For how long it may be served, and why; None if the response cache is off."""
     response_miss: Miss | None = None
     """Why the response cache did not serve; None if it did, or if it is off."""
+    semantic_miss: Miss | None = None
+    """Why no question in other words could serve: which guard forbade the nearest, or how far it was; None if
+    one did, if an equal one did, or if that tier is off."""
+    match: Match | None = None
+    """On a semantic hit, the question whose answer this is."""
     prefix_miss: Miss | None = None
     """Where the prefix cache stopped agreeing; None on a response hit, which looks nothing up there."""
     not_stored: str | None = None

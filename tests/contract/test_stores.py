@@ -229,7 +229,11 @@ def test_removing_by_key_tag_and_age(make):
     store.put("a", record(tags=("red", "old")), NOW)
     store.put("b", record(tags=("red",), created=NOW + 10), NOW)
     store.put("c", record(created=NOW + 10), NOW)
+    assert store.keys(tag="red") == ["a", "b"]
+    assert store.keys(tag="old") == ["a"]
+    assert store.keys(tag="green") == []
     assert store.remove(NOW, tag="red", created_before=NOW + 10) == ["a"]
+    assert store.keys(tag="red") == ["b"]
     assert store.remove(NOW, keys=["a", "c", "nothing"]) == ["c"]
     assert store.remove(NOW, keys=["b"], tag="green") == []
     assert store.remove(NOW) == ["b"]

@@ -107,6 +107,12 @@ def pipeline(build):
     return build(response=False)
 
 
+@pytest.fixture
+def patient(monkeypatch):
+    """Loads blocks from the disk however slow the machine is just now."""
+    monkeypatch.setattr("axolotl_cache.engine.cache.patience_seconds", lambda seconds: 60.0)
+
+
 def said(*texts: str, **options) -> Request:
     roles = ("user", "assistant")
     turns = tuple(Message(roles[i % 2], text) for i, text in enumerate(texts))
@@ -214,7 +220,7 @@ def test_oldest_idle_sessions_go_first_and_none_in_use_breaks(build):
     assert not any(cached[1:-8])
 
 
-def test_sessions_survive_a_restart(build, tmp_path, clock):
+def test_sessions_survive_a_restart(build, tmp_path, clock, patient):
     def lower(layout, block_size):
         store = open_lower_store(tmp_path / "kv", layout=layout, block_size=block_size, max_bytes=10**8)
         tier = LowerTier(store, layout=layout, block_size=block_size, clock=clock)
@@ -455,7 +461,7 @@ def test_waits_for_no_other_principal_that_computes_the_same(pipeline):
     assert all(answer.usage.cached_tokens <= head for answer in found)
 
 
-def test_a_records_blocks_on_disk_have_fences_too_and_go_with_the_entity(build, tmp_path, clock):
+def test_a_records_blocks_on_disk_have_fences_too_and_go_with_the_entity(build, tmp_path, clock, patient):
     tiers = []
 
     def lower(layout, block_size):
@@ -490,6 +496,27 @@ def test_erasing_a_user_ends_their_sessions(build, tmp_path):
     pipeline.erase(user="ann")
     assert [session.name for session in pipeline.session.sessions] == [SessionName("", "ben", "s")]
     assert len(store) == 1
+    pipeline.close()
+
+
+def test_erasing_a_user_erases_the_conversation_on_disk(build, tmp_path, clock):
+    tiers = []
+
+    def lower(layout, block_size):
+        store = open_lower_store(tmp_path / "kv", layout=layout, block_size=block_size, max_bytes=10**8)
+        tiers.append(LowerTier(store, layout=layout, block_size=block_size, clock=clock))
+        return tiers
+
+    pipeline = build(response=False, lower=lower)
+    for principal in ("ann", "ben"):
+        pipeline.answer(said(PRIVATE, principal=principal))
+    tiers[0].flush()
+    held = tiers[0].held_blocks
+    pipeline.erase(user="ann")
+    gone = held - tiers[0].held_blocks
+    assert gone > 0
+    pipeline.erase(user="ben")
+    assert held - tiers[0].held_blocks == 2 * gone  # the head, which is everybody's, stays
     pipeline.close()
 
 

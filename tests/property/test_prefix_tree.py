@@ -8,7 +8,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from axolotl_cache.clock import ManualClock
 from axolotl_cache.errors import CapacityError
-from axolotl_cache.prefix import Fence, Lease, PrefixTree
+from axolotl_cache.prefix import Fence, Lease, PrefixTree, make_ranking
 
 BLOCK = 2
 TTL = 100
@@ -43,13 +43,18 @@ def blob(tokens, index, namespace, fences) -> Blob:
 class TreeMachine(RuleBasedStateMachine):
     """The model: whatever is found was put there, for exactly these tokens, in this namespace."""
 
+    policy = "lru"
     matches = Bundle("matches")
 
     def __init__(self):
         super().__init__()
         self.clock = ManualClock()
         self.tree = PrefixTree[Blob](
-            block_size=BLOCK, max_bytes=MAX_BLOCKS, ttl_seconds=TTL, clock=self.clock
+            block_size=BLOCK,
+            max_bytes=MAX_BLOCKS,
+            ttl_seconds=TTL,
+            clock=self.clock,
+            ranking=make_ranking(self.policy),
         )
         self.pinned: set[tuple[str, tuple[int, ...]]] = set()
         self.leases = [Lease() for _ in range(3)]
@@ -156,5 +161,24 @@ def _fences(match) -> tuple[Fence, ...]:
     return tuple(Fence(at * BLOCK, name) for at, names in fenced for name in names)
 
 
+class LfuTreeMachine(TreeMachine):
+    policy = "lfu"
+
+
+class AdaptiveTreeMachine(TreeMachine):
+    policy = "adaptive"
+
+    def __init__(self):
+        super().__init__()
+        for n in range(40):  # so that it has learned something, and ranks by it
+            match = self.tree.match([n % 8, n % 2, 9], namespace="a")
+            self.tree.release(match)
+            self.clock.advance(2)
+
+
 TreeMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
 TestTree = TreeMachine.TestCase
+LfuTreeMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=50, deadline=None)
+TestLfuTree = LfuTreeMachine.TestCase
+AdaptiveTreeMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
+TestAdaptiveTree = AdaptiveTreeMachine.TestCase

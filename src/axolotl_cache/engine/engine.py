@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import torch
 
+from axolotl_cache.budget import MemoryBudget, Tenant
 from axolotl_cache.clock import Clock, wall_clock
 from axolotl_cache.engine.adapters import Adapter, Adapters
 from axolotl_cache.engine.cache import KVCache
@@ -36,10 +37,13 @@ from axolotl_cache.engine.stats import EngineStats
 from axolotl_cache.erasure import ErasureReport
 from axolotl_cache.errors import RequestError
 from axolotl_cache.namespace import BLOCK_SIZE_TOKENS
-from axolotl_cache.prefix import Fences, Lease, PrefixStats, Run
+from axolotl_cache.prefix import Fences, Lease, PolicyName, PrefixStats, Run
 from axolotl_cache.request import Sampling
 
 _DEFAULT_NEW_TOKENS: Final = 512
+
+_LOOK_STEPS = 256
+"""Steps between two looks at the budget: seconds on a GPU, half a minute on a CPU."""
 
 
 class Engine:
@@ -55,6 +59,7 @@ class Engine:
         end_tokens: ids that end an answer.
         max_cache_bytes: bound on the KV held for reuse; 0 turns the prefix cache off.
         ttl_seconds: unpinned KV that nobody used for this long is forgotten.
+        cache_policy: who goes first from the prefix cache: `lru`, `lfu` or `adaptive`.
         max_batch: requests that run at once.
         max_running_bytes: bound on the KV of running requests that is not shared; a request waits until it
             fits, and one always runs. None is no bound but `max_batch`.
@@ -82,6 +87,7 @@ class Engine:
         end_tokens: frozenset[int],
         max_cache_bytes: int,
         ttl_seconds: float | None = None,
+        cache_policy: PolicyName = "lru",
         max_batch: int = 32,
         max_running_bytes: int | None = None,
         step_tokens: int = 512,
@@ -112,6 +118,7 @@ class Engine:
         self._in_background = False
         self.exactness = Exactness("none", "the model keeps more than keys and values of each token")
         self._cache: KVCache | None = None
+        self._budget: MemoryBudget | None = None
         self._forward: Forward | None = None
         self._runner: Runner
         kv = read_layout(model, device)
@@ -137,6 +144,7 @@ class Engine:
                     max_bytes=max_cache_bytes,
                     ttl_seconds=ttl_seconds,
                     clock=clock,
+                    policy=cache_policy,
                     lower=lower(kv, self.block_size),
                     numerics=self.exactness.numerics,
                     governor=governor,
@@ -214,6 +222,16 @@ class Engine:
     def waiting_requests(self) -> int:
         """Requests that are sent and not begun."""
         return len(self._scheduler.waiting)
+
+    @property
+    def cache_tenant(self) -> Tenant | None:
+        """The prefix cache, to share memory with others; None if it is off."""
+        return self._cache
+
+    def share_memory(self, budget: MemoryBudget) -> None:
+        """Look at a budget now and then, which this engine's cache is part of, and heed it."""
+        with self._changed:
+            self._budget = budget
 
     # What callers do
 
@@ -387,6 +405,15 @@ class Engine:
         with self._turn():
             return self._cache.clear_fenced(name) if self._cache else 0
 
+    def erase_fenced(self, name: str) -> ErasureReport:
+        """Erase all KV behind fences of this name; what running requests hold or compute is not reached.
+
+        Raises:
+            ErasureError: a lower tier could not; all else is gone, and the error says what is left.
+        """
+        with self._turn():
+            return self._cache.erase_fenced(name) if self._cache else ErasureReport()
+
     @property
     def has_lower_tiers(self) -> bool:
         """Whether blocks are kept outside of this process's memory, too."""
@@ -550,6 +577,11 @@ class Engine:
         self._scheduler.sweep()
         if self._cache:
             self._cache.heed_pressure()
+            if self._budget and self.stats.steps % _LOOK_STEPS == 0:
+                if self.stats.prefill_tokens:
+                    token_seconds = self.stats.prefill_seconds / self.stats.prefill_tokens
+                    self._cache.ghosts.seconds_each = token_seconds * self.block_size
+                self._budget.look()
         self._scheduler.admit()
         ready = self._scheduler.ready()
         self._runner.compute(ready)

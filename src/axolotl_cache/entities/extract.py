@@ -88,9 +88,10 @@ class _Places:
                 self.found.append(each)
 
 
-_BUILT_IN = Extractor()
+BUILT_IN_EXTRACTOR = Extractor()
+"""The one without kinds of the user's own."""
 
 
 def extract(text: str) -> tuple[Entity, ...]:
     """Return the entities of a text of the built-in kinds. See `Extractor.extract`."""
-    return _BUILT_IN.extract(text)
+    return BUILT_IN_EXTRACTOR.extract(text)

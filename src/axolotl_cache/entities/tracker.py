@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from axolotl_cache.entities.extract import Extractor
+from axolotl_cache.entities.extract import BUILT_IN_EXTRACTOR, Extractor
 from axolotl_cache.entities.found import fold
 from axolotl_cache.entities.model import Entity, Resolution
-from axolotl_cache.entities.phrases import Phrases
+from axolotl_cache.entities.phrases import phrases_of
 from axolotl_cache.entities.resolve import Mention, resolve
 from axolotl_cache.entities.shapes import airline
 
@@ -32,8 +32,8 @@ class Tracker:
     def __init__(self, extractor: Extractor | None = None, max_entities: int = 64) -> None:
         if max_entities < 1:
             raise ValueError(f"max_entities must be 1 or more, not {max_entities}")
-        self._extractor = extractor or Extractor()
-        self._phrases = Phrases([kind.name for kind in self._extractor.own])
+        self._extractor = extractor or BUILT_IN_EXTRACTOR
+        self._phrases = phrases_of(tuple(kind.name for kind in self._extractor.own))
         self._max = max_entities
         self._known: dict[Entity, Mention] = {}
         self._turns = 0

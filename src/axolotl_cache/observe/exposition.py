@@ -141,7 +141,10 @@ class _Collector(Collector):
         yield _gauge("num_requests_waiting", "Requests that wait.", "", {"": state.waiting})
         tiers = state.tiers
         bounded = [t for t in tiers if t.max_bytes is not None]
-        yield _gauge("tier_bytes", "Bytes held.", "tier", {t.name: t.held_bytes for t in tiers})
+        yield _gauge(
+            "tier_up", "Whether a tier could be asked.", "tier", {t.name: int(t.is_up) for t in tiers}
+        )
+        yield _gauge("tier_bytes", "Bytes held.", "tier", {t.name: t.held_bytes for t in tiers if t.is_up})
         yield _gauge("tier_max_bytes", "Bound on them.", "tier", {t.name: t.max_bytes or 0 for t in bounded})
         yield _gauge("tier_pinned_bytes", "Bytes that are never evicted.", "tier",
                      {t.name: t.pinned_bytes for t in tiers})  # fmt: skip

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import axolotl_cache
+from axolotl_cache.errors import StoreError
 from axolotl_cache.observe.node import Resources
 from axolotl_cache.observe.state import EngineState, NodeState, PrefixView, State, TierState
 
 if TYPE_CHECKING:
+    from axolotl_cache.engine.lower import LowerTier
     from axolotl_cache.pipeline import Pipeline
 
 _MOST_TEXT: Final = 400
@@ -129,16 +131,7 @@ class PipelineSource:
             expired=stats.expired_blocks,
             refused=stats.refused_blocks,
         )
-        lower = [
-            TierState(
-                f"prefix_{tier.kind}",
-                f"prefixes on {tier.kind}",
-                held_bytes=tier.held_bytes,
-                max_bytes=tier.max_bytes,
-                entries=tier.held_blocks,
-            )
-            for tier in engine.lower_tiers
-        ]
+        lower = [_lower_tier(tier) for tier in engine.lower_tiers]
         running = TierState(
             "running",
             "running requests",
@@ -164,6 +157,15 @@ class PipelineSource:
             requests=self._pipeline.totals.requests,
             held_bytes=sum(tier.held_bytes for tier in tiers if not tier.name.endswith("_disk")),
         )
+
+
+def _lower_tier(tier: LowerTier) -> TierState:
+    name, title = f"prefix_{tier.kind}", f"prefixes on {tier.kind}"
+    try:
+        held_bytes = tier.held_bytes
+    except StoreError:  # a server that is away must not take the figures of all else with it
+        return TierState(name, title, held_bytes=0, max_bytes=tier.max_bytes, is_up=False)
+    return TierState(name, title, held_bytes=held_bytes, max_bytes=tier.max_bytes, entries=tier.held_blocks)
 
 
 def pipeline_source(

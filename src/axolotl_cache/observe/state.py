@@ -26,6 +26,8 @@ class TierState:
     expired: int = 0
     refused: int = 0
     """Entries that did not fit, all else being pinned or in use."""
+    is_up: bool = True
+    """Whether it could be asked; what it holds is not known if not."""
 
 
 @dataclass(frozen=True, slots=True)

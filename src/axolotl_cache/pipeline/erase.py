@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from axolotl_cache.pipeline.pipeline import Pipeline
 
 WITHOUT_OWNER: Final = (
-    "keys and values of prompts, in memory and in tiers below, know no user and no session: they go when "
+    "keys and values of prompts, but for a user's sessions, know neither user nor session: they go when "
     "their time is up, or all of them now with keys_and_values=True (axolotl-cache erase --keys-and-values)"
 )
 OTHER_MODELS: Final = (
@@ -35,6 +35,8 @@ def erase_everywhere(
     steps: list[Callable[[], ErasureReport]] = []
     if pipeline.response is not None:
         steps.append(partial(pipeline.response.erase, tenant=tenant, user=user, session=session))
+    if pipeline.semantic is not None:
+        steps.append(pipeline.semantic.erased)
     if pipeline.session is not None:
         tag = str(erased_owner(tenant=tenant, user=user, session=session))
         steps.append(partial(pipeline.session.erase, pipeline.engine, tag=tag))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
@@ -119,8 +119,23 @@ class ExactTier:
         age, max_age = self._cache.age(question.key), question.request.cache_control.max_age_seconds
         return age is not None and (max_age is None or age <= max_age)
 
-    def keep(self, question: Question, answer: Answer, model: str) -> str | None:
-        """Store an answer of `model` if it may be stored, and return why it was not."""
+    def keep(
+        self,
+        question: Question,
+        answer: Answer,
+        model: str,
+        asked: Callable[[], Mapping[str, Any]] | None = None,
+        tags: tuple[str, ...] = (),
+    ) -> str | None:
+        """Store an answer of `model` if it may be stored, and return why it was not.
+
+        Args:
+            question: what there was to store.
+            answer: as it was computed.
+            model: by its name, for the account of what was saved.
+            asked: makes what is stored of the question; not called if nothing is stored.
+            tags: beside the question's own.
+        """
         control = question.request.cache_control
         reason = question.not_stored or why_not_stored(
             Outcome(answer.text, answer.finish_reason), truncated=control.truncated, refusals=control.refusals
@@ -130,9 +145,9 @@ class ExactTier:
         ttl = math.inf if question.ttl.ttl_seconds is None else question.ttl.ttl_seconds
         is_stored = self._cache.set(
             question.key,
-            to_value(answer),
+            to_value(answer, asked() if asked else None),
             ttl=ttl,
-            tags=question.tags,
+            tags=(*question.tags, *tags),
             kind=question.ttl.kind,
             cost=to_cost(answer, model),
         )

@@ -1,6 +1,7 @@
 """A request's way through the tiers. The one place that knows their order.
 
-    request -> session, entities, records -> response cache (exact) -> engine with the prefix cache -> answer
+    request -> session, entities, records -> response cache (exact) -> semantic cache
+            -> engine with the prefix cache -> answer
 
 Every answer says which tier served it, what was reused, and why the others could not.
 """
@@ -11,9 +12,8 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
-from dataclasses import replace
-from functools import partial
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from axolotl_cache.clock import Clock, wall_clock
 from axolotl_cache.config import TtlRules
@@ -33,7 +33,7 @@ from axolotl_cache.pipeline.prefix_miss import PREFIX_OFF, prefix_miss
 from axolotl_cache.pipeline.session import Joined, SessionStep, with_account
 from axolotl_cache.pipeline.shared_stream import SharedStreams
 from axolotl_cache.pipeline.stop import Stop
-from axolotl_cache.pipeline.stored import from_entry
+from axolotl_cache.pipeline.stored import from_entry, to_value
 from axolotl_cache.pipeline.totals import Totals
 from axolotl_cache.pipeline.writing import Writing
 from axolotl_cache.request import Answer, Delta, Miss, Request, Served, Usage
@@ -41,6 +41,29 @@ from axolotl_cache.response import Entry, KeyExplanation, SmartInferenceCache
 from axolotl_cache.response.accounts import as_cost
 from axolotl_cache.response.prices import NO_PRICES, Cost, PriceTable
 from axolotl_cache.response.storable import ABORTED, FAILED
+
+if TYPE_CHECKING:
+    from axolotl_cache.pipeline.semantic import Found, Hit, SemanticMatching
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What there is to compute, and what the tiers before the engine said of it."""
+
+    request: Request
+    text: str
+    """Its prompt, rendered."""
+    namespace: Namespace
+    adapter: Adapter | None
+    joined: Joined | None
+    """What is known of its session and entities; None without any."""
+    started: float
+    """When its work began, on the clock of `time.perf_counter`."""
+    question: Question | None = None
+    """As the exact tier sees it; None if the response cache is off."""
+    response_miss: Miss | None = None
+    alike: Found | None = None
+    """As the semantic tier sees it; None if that is off."""
 
 
 class Pipeline:
@@ -55,6 +78,8 @@ class Pipeline:
         ttl_rules: for how long answers of which kind may be served; None is the response cache's timeout.
         leave_out: sampling settings that are no part of a stored answer's key, as `["seed"]`: requests that
             differ there alone share an answer.
+        semantic: finds stored answers to questions in other words; None leaves it out. It must be over
+            `response`.
         prices: what answers cost, for the account of what was saved.
         model_name: of the model as it was loaded, in `prices`; adapters go by their own names.
         clock: wall clock, for the age of stored answers.
@@ -63,6 +88,7 @@ class Pipeline:
 
     Attributes:
         response_enabled: kill switch of the response cache, at run time.
+        semantic: the tier for questions in other words; its `enabled` is its kill switch, at run time.
         prefix_enabled: kill switch of the prefix cache, at run time.
     """
 
@@ -76,6 +102,7 @@ class Pipeline:
         adapters: Adapters | None = None,
         ttl_rules: TtlRules | None = None,
         leave_out: Iterable[str] = (),
+        semantic: SemanticMatching | None = None,
         prices: PriceTable = NO_PRICES,
         model_name: str = "",
         clock: Clock = wall_clock,
@@ -88,10 +115,12 @@ class Pipeline:
         self.namespace = namespace.for_layout(engine.exactness.mode)
         self.response = response
         self.response_enabled = response is not None
+        self.semantic = semantic
         self.prefix_enabled = True
         self.totals = Totals()
+        self._leave_out = tuple(leave_out)
         self._layout = LayoutReport()
-        self._exact = None if response is None else ExactTier(response, ttl_rules, leave_out)
+        self._exact = None if response is None else ExactTier(response, ttl_rules, self._leave_out)
         self._prices = prices
         self._model_name = model_name
         self._counting = threading.Lock()
@@ -124,7 +153,7 @@ class Pipeline:
     def begin(
         self, request: Request, stop: Stop | None = None
     ) -> Answer | Generator[Delta | Answer, None, None]:
-        """Return the answer that is stored, or what computes one: nothing is, before that is iterated.
+        """Return the answer that is stored, or what finds or computes one, once it is iterated.
 
         For callers that must not wait: this does not, unless a disk does. Otherwise as `stream`.
 
@@ -142,42 +171,91 @@ class Pipeline:
         self, session: SessionStep, request: Request, stop: Stop
     ) -> Generator[Delta | Answer, None, None]:
         """Yield the answer to a request that what is known is joined to, which may take its time."""
+        started = time.perf_counter()
         joined = session.join(request, self.engine)
         try:
-            with closing(_parts(self._begin(joined.request, joined, stop))) as parts:
+            with closing(_parts(self._begin(joined.request, joined, stop, started))) as parts:
                 for part in parts:
-                    yield (
-                        with_account(part, joined, None)
-                        if isinstance(part, Answer) and not part.session
-                        else part
-                    )
+                    if isinstance(part, Answer) and not part.session:
+                        yield with_account(part, joined, None)
+                    else:
+                        yield part
         finally:
             session.ended(joined)
 
     def _begin(
-        self, request: Request, joined: Joined | None, stop: Stop
+        self, request: Request, joined: Joined | None, stop: Stop, started: float | None = None
     ) -> Answer | Generator[Delta | Answer, None, None]:
-        """Return as `begin`; the request has what is known joined to it."""
-        started = time.perf_counter()
+        """Return as `begin`; the request has what is known joined to it.
+
+        Args:
+            request: with what was joined to it.
+            joined: what that was.
+            stop: ends it.
+            started: when its work began, if that was before; else what is computed begins when it is first
+                iterated: waiting for that is no time of the cache's.
+        """
+        asked_at = time.perf_counter() if started is None else started
         text = self.renderer.text(request)
         # Held to the end: a reload in the midst of an answer changes neither its weights nor its namespace.
         adapter = self._adapter(request)
         namespace = self._namespace(adapter).for_tenant(request.tenant)
         exact = self._exact if self.response_enabled else None
+        work = Work(request, text, namespace, adapter, joined, asked_at)
         if exact is None:
             if request.cache_control.only_if_cached:
                 raise NotCached(OFF)
-            return self._compute(request, text, namespace, adapter, joined, None, None, stop)
+            return self._worked(None, work, stop, started)
         question = exact.question(request, text, namespace, joined.records if joined else ())
         found = exact.look_up(question)
         if isinstance(found, Entry):
-            return self._counted(self._stored(found, question, started))
-        if request.cache_control.only_if_cached:
+            return self._counted(self._stored(found, question, asked_at))
+        may_be_alike = self.semantic is not None and self.semantic.enabled
+        if request.cache_control.only_if_cached and not may_be_alike:
             raise NotCached(f"nothing stored can answer this request: {found.reason}")
-        compute = partial(self._compute, request, text, namespace, adapter, joined, question, found)
+        return self._worked(exact, replace(work, question=question, response_miss=found), stop, started)
+
+    def _worked(
+        self, exact: ExactTier | None, work: Work, stop: Stop, started: float | None
+    ) -> Generator[Delta | Answer, None, None]:
+        """Yield the answer to a request that has none stored for it."""
+        if started is None:
+            work = replace(work, started=time.perf_counter())
+        if exact is None or work.question is None:
+            yield from self._counting_all(self._compute(work, stop))
+        elif self.semantic is not None and self.semantic.enabled:
+            yield from self._alike_or_computed(self.semantic, exact, work.question, work, stop)
+        else:
+            yield from self._computed(exact, work.question, work, stop)
+
+    def _computed(
+        self, exact: ExactTier, question: Question, work: Work, stop: Stop
+    ) -> Generator[Delta | Answer, None, None]:
+        """Return what computes an answer, shared with those who ask for it now if it may be."""
+
+        def compute(stop: Stop) -> Generator[Delta | Answer, None, None]:
+            return self._counting_all(self._compute(work, stop))
+
         if question.may_be_shared:
-            return self._shared(exact, question, compute, stop)
+            return self._shared(exact, question, compute, work.started, stop)
         return compute(stop)
+
+    def _alike_or_computed(
+        self, semantic: SemanticMatching, exact: ExactTier, question: Question, work: Work, stop: Stop
+    ) -> Generator[Delta | Answer, None, None]:
+        """Yield the answer to the same question in other words, or a computed one."""
+        records = work.joined.records if work.joined else ()
+        alike = semantic.find(work.request, question, work.namespace, self._leave_out, records)
+        if alike.hit is not None:
+            yield from self._handed_out(self._alike(alike.hit, question, work))
+            if alike.hit.found.check and question.not_stored is None:
+                fresh = replace(work, joined=None, alike=replace(alike, hit=None, lookup=None))
+                self._check_later(fresh, alike.hit)
+            return
+        if work.request.cache_control.only_if_cached:
+            reason = alike.miss.reason if alike.miss else "nothing is alike"
+            raise NotCached(f"nothing stored can answer this request: {reason}")
+        yield from self._computed(exact, question, replace(work, alike=alike), stop)
 
     def _handed_out(self, stored: Answer, told: str = "") -> Generator[Delta | Answer, None, None]:
         """Yield a stored answer to a reader that was told its beginning already."""
@@ -193,10 +271,10 @@ class Pipeline:
         exact: ExactTier,
         question: Question,
         compute: Callable[[Stop], Generator[Delta | Answer, None, None]],
+        started: float,
         stop: Stop,
     ) -> Generator[Delta | Answer, None, None]:
         """Yield an answer that is computed once for all who ask for it now."""
-        started = time.perf_counter()  # not earlier: waiting to be iterated is no time of the cache's
         told, first_at = "", started
         while True:
             # Looked up again where a computation begins: another may have ended meanwhile.
@@ -224,24 +302,14 @@ class Pipeline:
                     "an answer failed half way, and is not stored either; send the request again"
                 )
 
-    def _compute(
-        self,
-        request: Request,
-        text: str,
-        namespace: Namespace,
-        adapter: Adapter | None,
-        joined: Joined | None,
-        question: Question | None,
-        response_miss: Miss | None,
-        stop: Stop,
-    ) -> Generator[Delta | Answer, None, None]:
-        """Yield an answer that the engine computes, and store it if it may be."""
-        started = time.perf_counter()
+    def _compute(self, work: Work, stop: Stop) -> Generator[Delta | Answer, None, None]:
+        """Yield an answer that the engine computes, and store it if it may be; count no answer."""
+        request, question, started = work.request, work.question, work.started
         ended = FAILED
         try:
-            tokens = self.renderer.tokens(text, is_plain=request.prompt is not None)
+            tokens = self.renderer.tokens(work.text, is_plain=request.prompt is not None)
             self._layout.note(tokens)
-            generation = self._generate(request, tokens, namespace, adapter, joined)
+            generation = self._generate(request, tokens, work.namespace, work.adapter, work.joined)
             stop.tell(generation.close)
             writing = Writing(self.renderer, generation, request.sampling)
             yield from writing.deltas()
@@ -261,7 +329,8 @@ class Pipeline:
             usage=Usage(generation.prompt_tokens, generation.cached_tokens, writing.completion_tokens),
             ttft_seconds=(writing.first_at or now) - started,
             total_seconds=now - started,
-            response_miss=response_miss,
+            response_miss=work.response_miss,
+            semantic_miss=None if work.alike is None else work.alike.miss,
             prefix_miss=prefix_miss(self.renderer, generation) if self.prefix_enabled else Miss(PREFIX_OFF),
             saved=self._prices.saved_by_prefix(
                 generation.cached_tokens, self._prefill_seconds(generation), self._name(request)
@@ -270,13 +339,59 @@ class Pipeline:
             ttl=None if question is None else question.ttl,
             logprobs=writing.logprobs,
         )
-        if joined is not None:
-            answer = with_account(answer, joined, tokens)
-        if question is None or self._exact is None:
-            not_stored: str | None = OFF
-        else:
-            not_stored = self._exact.keep(question, answer, self._name(request))
-        yield self._counted(replace(answer, not_stored=not_stored))
+        if work.joined is not None:
+            answer = with_account(answer, work.joined, tokens)
+        yield replace(answer, not_stored=self._keep(work, answer))
+
+    def _keep(self, work: Work, answer: Answer) -> str | None:
+        """Store a computed answer, and tell the semantic tier of it; return why it is not stored."""
+        if work.question is None or self._exact is None:
+            return OFF
+        name = self._name(work.request)
+        if self.semantic is None or work.alike is None:
+            return self._exact.keep(work.question, answer, name)
+        asked, tags = self.semantic.to_store(work.alike)
+        not_stored = self._exact.keep(work.question, answer, name, asked, tags)
+        self.semantic.computed(work.alike, work.question.key, answer.text, is_stored=not_stored is None)
+        return not_stored
+
+    def _alike(self, hit: Hit, question: Question, work: Work) -> Answer:
+        """Return a stored answer to another question, as the answer to this one."""
+        stored = self._stored(hit.entry, question, work.started)
+        tokens = len(self.renderer.tokens(work.text, is_plain=False))
+        usage = Usage(tokens, tokens, stored.usage.completion_tokens)
+        took = time.perf_counter() - work.started
+        return replace(
+            stored,
+            served=Served.HIT_SEMANTIC,
+            usage=usage,
+            match=hit.match,
+            response_miss=work.response_miss,
+            ttft_seconds=took,
+            total_seconds=took,
+        )
+
+    def _check_later(self, work: Work, hit: Hit) -> None:
+        """Have a hit's answer computed in the background, compared, and stored under its own question."""
+
+        def check() -> None:
+            (fresh,) = [
+                part
+                for part in self._compute(replace(work, started=time.perf_counter()), Stop())
+                if isinstance(part, Answer)
+            ]
+            if self.semantic is not None and work.alike is not None:
+                self.semantic.compare(hit.found, work.alike.asked, fresh.text)
+
+        if self.semantic is not None:
+            self.semantic.background.submit(check)
+
+    def _counting_all(
+        self, parts: Generator[Delta | Answer, None, None]
+    ) -> Generator[Delta | Answer, None, None]:
+        with closing(parts):
+            for part in parts:
+                yield self._counted(part) if isinstance(part, Answer) else part
 
     def _generate(
         self,
@@ -313,6 +428,9 @@ class Pipeline:
     def report_wrong(self, answer: Answer) -> bool:
         """Remove a stored answer that is wrong; this same answer is never stored for its request again.
 
+        One that was served for a question in other words is not removed, as it may be right for its own: it
+        is never served for this one again, and for others only after it was right three times.
+
         Returns:
             Whether it was stored.
 
@@ -322,6 +440,8 @@ class Pipeline:
         """
         if self._exact is None or not answer.key:
             raise RequestError("this answer is of no entry in the response cache: that was off")
+        if answer.match is not None and self.semantic is not None:
+            return self.semantic.report_wrong(answer.match, answer.key, to_value(answer))
         return self._exact.report_wrong(answer)
 
     def end_session(self, id: str, *, tenant: str | None = None, principal: str | None = None) -> int:
@@ -454,6 +574,8 @@ class Pipeline:
 
     def close(self) -> None:
         """Write out what is pending and let go of files."""
+        if self.semantic is not None:
+            self.semantic.close()
         self.engine.close()
         if self.session is not None:
             self.session.close()
@@ -499,6 +621,7 @@ class Pipeline:
             total_seconds=total_seconds,
             saved=self._prices.saved_by_answer(cost, total_seconds),
             response_miss=None,
+            semantic_miss=None,
             prefix_miss=None,
             session=None,
         )

@@ -18,7 +18,7 @@ from typing import Final
 from axolotl_cache.engine.engine import Engine
 from axolotl_cache.engine.prompt import PromptRenderer
 from axolotl_cache.entities import Entity
-from axolotl_cache.erasure import ErasureReport
+from axolotl_cache.erasure import ErasureReport, erased_in_all
 from axolotl_cache.errors import StoreError
 from axolotl_cache.prefix import Fence, Fences, Lease
 from axolotl_cache.request import Answer, EntityUse, Message, Request, SessionAccount
@@ -240,11 +240,21 @@ class SessionStep:
         return dropped
 
     def erase(self, engine: Engine, *, tag: str) -> ErasureReport:
-        """End the sessions of an owner, and erase their records; their KV in memory is let go.
+        """End the sessions of an owner, and erase their records and the KV of their conversations.
+
+        The KV of a session whose requests had a principal is found by that: of such a session, what lower
+        tiers have goes with its user.
+
+        Args:
+            engine: where the KV is.
+            tag: the owner, as `user:ann`.
 
         Raises:
-            ErasureError: the records on disk could not be erased.
+            ErasureError: something could not be erased; all else is.
         """
+        return erased_in_all([lambda: self._erase_sessions(engine, tag), lambda: engine.erase_fenced(tag)])
+
+    def _erase_sessions(self, engine: Engine, tag: str) -> ErasureReport:
         if self.sessions is None:
             return ErasureReport()
         gone, report = self.sessions.erase(tag=tag)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -12,11 +13,17 @@ from axolotl_cache.response.accounts import as_cost
 from axolotl_cache.response.prices import Cost
 
 
-def to_value(answer: Answer) -> dict[str, Any]:
-    """Return what is stored of an answer: all that a hit needs to know, as JSON."""
+def to_value(answer: Answer, asked: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return what is stored of an answer: all that a hit needs to know, as JSON.
+
+    Args:
+        answer: what was computed.
+        asked: the question, for the tier that finds it by other words.
+    """
     logprobs = {"logprobs": [_to_json(entry) for entry in answer.logprobs]} if answer.logprobs else {}
     why = {"ttl_why": answer.ttl.why} if answer.ttl else {}
-    return logprobs | why | {"text": answer.text, "finish_reason": answer.finish_reason}
+    question = {"asked": dict(asked)} if asked else {}
+    return logprobs | why | question | {"text": answer.text, "finish_reason": answer.finish_reason}
 
 
 def to_cost(answer: Answer, model: str) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """The prefix cache's memory: a tree of token blocks. What the blocks hold is the engine's business."""
 
+from axolotl_cache.prefix.eviction import PolicyName, Ranking
 from axolotl_cache.prefix.fence import Fence, Fences, label, marks, names_before
 from axolotl_cache.prefix.lease import Lease
+from axolotl_cache.prefix.rankings import make_ranking
 from axolotl_cache.prefix.runs import Run
 from axolotl_cache.prefix.tree import Difference, PrefixMatch, PrefixStats, PrefixTree
 
@@ -10,11 +12,14 @@ __all__ = [
     "Fence",
     "Fences",
     "Lease",
+    "PolicyName",
     "PrefixMatch",
     "PrefixStats",
     "PrefixTree",
+    "Ranking",
     "Run",
     "label",
+    "make_ranking",
     "marks",
     "names_before",
 ]

@@ -50,9 +50,11 @@ class _Growing:
     keys: list[bytes] = field(default_factory=list)
 
 
-def find_runs(roots: Mapping[str, _Node[Any]], *, limit: int, most_blocks: int, now: float) -> list[Run]:
-    """Do as `PrefixTree.runs`."""
-    found = _walked(roots, most_blocks)
+def find_runs(
+    roots: Mapping[str, _Node[Any]], *, block_bytes: int, limit: int, most_blocks: int, now: float
+) -> list[Run]:
+    """Do as `PrefixTree.runs`; `block_bytes` are those of a block's token ids."""
+    found = _walked(roots, block_bytes, most_blocks)
     for run in reversed(found):  # children come behind their parents
         run.subtree_blocks += run.blocks
         if run.parent is not None:
@@ -64,7 +66,7 @@ def find_runs(roots: Mapping[str, _Node[Any]], *, limit: int, most_blocks: int, 
     return [_shown(n, found[n], now) for n in sorted({*largest, *hottest})]
 
 
-def _walked(roots: Mapping[str, _Node[Any]], most_blocks: int) -> list[_Growing]:
+def _walked(roots: Mapping[str, _Node[Any]], block_bytes: int, most_blocks: int) -> list[_Growing]:
     found: list[_Growing] = []
     waiting: list[tuple[_Node[Any], int | None, str, int]] = [
         (child, None, name, 0) for name, root in list(roots.items()) for child in list(root.children.values())
@@ -77,7 +79,7 @@ def _walked(roots: Mapping[str, _Node[Any]], most_blocks: int) -> list[_Growing]
         while True:
             run.blocks += 1
             if run.blocks <= SHOWN_BLOCKS:
-                run.keys.append(node.key)
+                run.keys.append(node.key[:block_bytes])  # behind its tokens a key may have marks
             seen += 1
             following = list(node.children.values())
             if len(following) != 1 or not _is_alike(node, following[0]) or seen >= most_blocks:

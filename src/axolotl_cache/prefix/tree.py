@@ -6,7 +6,8 @@ under one bound in bytes. Children are found by the block's own token ids and no
 that no collision can ever return another prompt's payload.
 
 Forgetting is leaf first at no cost: a path is always touched from its end to its root, so that a parent is
-newer than all of its children, and the oldest node in the tree is always a leaf.
+newer than all of its children, and the oldest node in the tree is always a leaf. Other policies than
+least-recently-used rank the leaves (`eviction.py`), and may refuse what is worth less than all of them.
 
 This module knows no tensors and takes no lock: its owner (the engine) calls it from one thread at a time.
 
@@ -22,8 +23,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
+from axolotl_cache.budget import Ghosts
 from axolotl_cache.clock import Clock, wall_clock
 from axolotl_cache.errors import CapacityError, NamespaceMismatch
+from axolotl_cache.prefix.eviction import Ranking, Uses, name_after
 from axolotl_cache.prefix.fence import Fence, marks
 from axolotl_cache.prefix.lease import MOST_BRANCHES, Lease
 from axolotl_cache.prefix.runs import Run, find_runs
@@ -58,6 +61,10 @@ class _Node(Generic[P]):
     """How often it was part of a match."""
     pinned: bool = False
     used_at_seconds: float = 0.0
+    name: int = 0
+    """What its ranking knows it by; 0 without one."""
+    uses: Uses | None = None
+    """How it was used, for its ranking."""
     leases: int = 0
     """How many tips of leases are here or below."""
     tip_of: set[Lease] | None = None
@@ -98,7 +105,7 @@ class PrefixStats:
     evicted_blocks: int = 0
     expired_blocks: int = 0
     refused_blocks: int = 0
-    """Blocks that did not fit, because everything else was pinned or in use."""
+    """Blocks that did not fit, because everything else was pinned, in use, or worth more."""
     held_bytes: int = 0
     pinned_bytes: int = 0
     leased_bytes: int = 0
@@ -121,6 +128,9 @@ class PrefixTree(Generic[P]):
         ttl_seconds: unpinned blocks that nobody used for this long are forgotten; None keeps them.
         clock: returns seconds.
         discard: is given each payload that the tree lets go of.
+        ranking: says which leaf goes first, and who is let in; None is least recently used first, and all.
+        ghosts: is told which blocks are evicted, and which of those are asked for after all. What having one
+            again would save counts as 1: only the owner knows seconds.
     """
 
     def __init__(
@@ -131,6 +141,8 @@ class PrefixTree(Generic[P]):
         ttl_seconds: float | None = None,
         clock: Clock = wall_clock,
         discard: Callable[[P], None] = lambda payload: None,
+        ranking: Ranking | None = None,
+        ghosts: Ghosts | None = None,
     ) -> None:
         if block_size < 1:
             raise ValueError(f"block_size is {block_size}; a block holds at least 1 token")
@@ -140,6 +152,9 @@ class PrefixTree(Generic[P]):
         self.stats = PrefixStats()
         self._clock = clock
         self._discard = discard
+        self._ranking = ranking
+        self._ghosts = ghosts
+        self._has_names = ranking is not None or ghosts is not None
         self._roots: dict[str, _Node[P]] = {}
         self._recency: OrderedDict[_Node[P], None] = OrderedDict()
         """Every node that is neither pinned nor leased, oldest first."""
@@ -172,6 +187,9 @@ class PrefixTree(Generic[P]):
             path.append(child)
             node = child
         self._touch(path)
+        if self._has_names:
+            last = path[-1].name if path else _root_name(namespace)
+            self._asked(path, list(_names(last, keys[len(path) :])))
         for held in path:
             held.references += 1
             held.hits += 1
@@ -185,6 +203,14 @@ class PrefixTree(Generic[P]):
             difference=self._difference(node, tokens, matched, fences) if node else None,
             nodes=tuple(path),
         )
+
+    def _asked(self, path: Sequence[_Node[P]], missing: Sequence[int]) -> None:
+        if self._ghosts is not None:
+            for name in missing:
+                if not self._ghosts.missed(name):  # those behind it would not have been found, either
+                    break
+        if self._ranking is not None:
+            self._ranking.asked(path, missing, self._clock())
 
     def peek(self, tokens: Sequence[int], *, namespace: str, fences: Sequence[Fence] = ()) -> int:
         """Return how many tokens `match` would find now. Changes nothing.
@@ -264,14 +290,20 @@ class PrefixTree(Generic[P]):
             CapacityError: pinned blocks do not fit.
             NamespaceMismatch: a payload is not of the announced size, so of another model.
         """
-        root = self._roots.setdefault(namespace, _Node(namespace.encode(), None, None))
+        root = self._roots.get(namespace)
+        if root is None:
+            root = self._roots[namespace] = _Node(namespace.encode(), None, None)
+            if self._has_names:
+                root.name = _root_name(namespace)
         root.references += 1  # making room may take its last block away: the root must stay
         keys = self._keys(tokens, fences)
         path: list[_Node[P]] = []
         try:
             for index, key in enumerate(keys):
                 parent = path[-1] if path else root
-                node = parent.children.get(key) or self._add(parent, key, index, make_payload, payload_bytes)
+                node = parent.children.get(key)
+                if node is None and self._make_room(payload_bytes, parent, key, must=pinned):
+                    node = self._add(parent, key, index, make_payload, payload_bytes)
                 if node is None:
                     break
                 node.references += 1  # so that making room for the next block can't evict this one
@@ -303,9 +335,7 @@ class PrefixTree(Generic[P]):
         index: int,
         make_payload: Callable[[int], P],
         payload_bytes: int,
-    ) -> _Node[P] | None:
-        if not self._make_room(payload_bytes):
-            return None
+    ) -> _Node[P]:
         payload = make_payload(index)
         if payload.nbytes != payload_bytes:
             raise NamespaceMismatch(
@@ -313,6 +343,11 @@ class PrefixTree(Generic[P]):
                 "blocks of two models can't share a namespace"
             )
         node = _Node(key, parent, payload)
+        if self._has_names:
+            node.name = name_after(parent.name, key)
+        if self._ranking is not None:
+            self._ranking.covered(parent)
+            self._ranking.added(node, self._clock())
         parent.children[key] = node
         self._recency[node] = None
         self.stats.inserted_blocks += 1
@@ -326,6 +361,8 @@ class PrefixTree(Generic[P]):
                 self._unlist(node)
                 node.pinned = True
                 self.stats.pinned_bytes += node.payload.nbytes
+                if self._ranking is not None:
+                    self._ranking.covered(node)
 
     def _touch(self, path: Sequence[_Node[P]]) -> None:
         now = self._clock()
@@ -393,10 +430,14 @@ class PrefixTree(Generic[P]):
         if node.leases:
             del self._recency[node]
             self._leased[node] = None
+            if self._ranking is not None:
+                self._ranking.covered(node)
             self.stats.leased_bytes += node.payload.nbytes
         else:
             del self._leased[node]
             self._recency[node] = None
+            if self._ranking is not None and self._is_leaf(node):
+                self._ranking.opened(node)
             node.used_at_seconds = self._clock()
             self.stats.leased_bytes -= node.payload.nbytes
 
@@ -454,18 +495,20 @@ class PrefixTree(Generic[P]):
         return expired
 
     def shrink_to(self, max_bytes: int) -> int:
-        """Evict, oldest leaf first, until at most `max_bytes` are held; return the bytes freed.
+        """Evict, oldest leaf first or as the ranking says, until at most `max_bytes` are held.
 
         What is pinned or in use stays, and leased blocks go only when there are no others.
+
+        Returns:
+            The bytes freed.
         """
         before = self.stats.held_bytes
-        for nodes in (self._recency, self._leased):
-            for node in self._oldest_first(nodes):
-                if self.stats.held_bytes <= max_bytes:
-                    break
-                if self._is_free(node):
-                    self._remove(node)
-                    self.stats.evicted_blocks += 1
+        if self._ranking is not None:
+            while self.stats.held_bytes > max_bytes and self._evict_least(self._ranking):
+                pass
+        else:
+            self._evict_oldest(self._recency, max_bytes)
+        self._evict_oldest(self._leased, max_bytes)
         return before - self.stats.held_bytes
 
     def clear(self, *, namespace: str | None = None, pinned: bool = True) -> int:
@@ -485,6 +528,10 @@ class PrefixTree(Generic[P]):
                 if node.references == 0 and not node.children and (pinned or not node.pinned):
                     self._remove(node)
                     removed += 1
+        if self._ranking is not None:
+            self._ranking.forget()
+        if self._ghosts is not None:
+            self._ghosts.forget()
         return removed
 
     def clear_fenced(self, name: str) -> int:
@@ -514,10 +561,44 @@ class PrefixTree(Generic[P]):
         roots = [root for name, root in self._roots.items() if namespace in (None, name)]
         return sum(node.references > 0 for root in roots for node in self._walk(root))
 
-    def _make_room(self, needed_bytes: int) -> bool:
-        if self.stats.held_bytes + needed_bytes > self.max_bytes:
-            self.shrink_to(self.max_bytes - needed_bytes)
-        return self.stats.held_bytes + needed_bytes <= self.max_bytes
+    def _make_room(self, needed_bytes: int, parent: _Node[P], key: bytes, *, must: bool) -> bool:
+        """Evict until a block behind `parent` fits; False if it does not, or what is held is worth more."""
+        most = self.max_bytes - needed_bytes
+        ranking = self._ranking
+        if self.stats.held_bytes > most and ranking is None:
+            self.shrink_to(most)
+        elif self.stats.held_bytes > most and ranking is not None:
+            now = self._clock()
+            uses = ranking.uses_of(name_after(parent.name, key), parent, now)
+            worth = None if must or most < 0 else ranking.worth(uses, now)
+            while self.stats.held_bytes > most and self._evict_least(ranking, at_most=worth):
+                pass
+            if ranking.least(now, self._is_free) is None:
+                self._evict_oldest(self._leased, most)
+        return self.stats.held_bytes <= most
+
+    def _evict_least(self, ranking: Ranking, *, at_most: float | None = None) -> bool:
+        """Evict the leaf worth least; False if none can go, or it is worth more than `at_most`."""
+        least = ranking.least(self._clock(), self._is_free)
+        if least is None or (at_most is not None and least.worth > at_most):
+            return False
+        node: _Node[P] = least.leaf
+        self._evict(node, least.worth)
+        return True
+
+    def _evict_oldest(self, nodes: OrderedDict[_Node[P], None], max_bytes: int) -> None:
+        """Evict from a list, oldest leaf first, until at most `max_bytes` are held, or no more can go."""
+        for node in self._oldest_first(nodes):
+            if self.stats.held_bytes <= max_bytes:
+                break
+            if self._is_free(node):
+                self._evict(node)
+
+    def _evict(self, node: _Node[P], worth: float | None = None) -> None:
+        if self._ghosts is not None and node.payload is not None:
+            self._ghosts.evicted(node.name, node.payload.nbytes, 1.0)
+        self._remove(node, worth)
+        self.stats.evicted_blocks += 1
 
     def _oldest_first(self, nodes: OrderedDict[_Node[P], None]) -> Iterator[_Node[P]]:
         # A copy would cost O(n) for each block evicted; instead look again after each removal.
@@ -537,11 +618,15 @@ class PrefixTree(Generic[P]):
             return False
         return not (node.tip_of and any(lease.users for lease in node.tip_of))
 
-    def _remove(self, node: _Node[P]) -> None:
+    def _remove(self, node: _Node[P], worth: float | None = None) -> None:
         if node.parent is None or node.payload is None:
             raise ValueError("a root can't be removed")
         self._retreat(node)
         del node.parent.children[node.key]
+        if self._ranking is not None:
+            self._ranking.removed(node)
+            if self._is_leaf(node.parent):
+                self._ranking.uncovered(node.parent, node, worth)
         if node.pinned:
             self.stats.pinned_bytes -= node.payload.nbytes
         else:
@@ -563,6 +648,11 @@ class PrefixTree(Generic[P]):
         if not root.children and not root.references:
             del self._roots[root.key.decode()]
 
+    @staticmethod
+    def _is_leaf(node: _Node[P]) -> bool:
+        """Whether a ranking knows it: what hangs on it, a pin or a lease keep it from going first."""
+        return node.parent is not None and not (node.children or node.pinned or node.leases)
+
     # Looking around
 
     def runs(self, limit: int, *, most_blocks: int = 100_000) -> list[Run]:
@@ -576,7 +666,13 @@ class PrefixTree(Generic[P]):
             limit: runs at the most, about; a run comes with all those in front of it, which come before it.
             most_blocks: bound on the cost.
         """
-        return find_runs(self._roots, limit=limit, most_blocks=most_blocks, now=self._clock())
+        return find_runs(
+            self._roots,
+            block_bytes=self.block_size * _TOKEN_BYTES,
+            limit=limit,
+            most_blocks=most_blocks,
+            now=self._clock(),
+        )
 
     def _keys(self, tokens: Sequence[int], fences: Sequence[Fence] = ()) -> list[bytes]:
         whole = len(tokens) // self.block_size * self.block_size
@@ -619,6 +715,8 @@ class PrefixTree(Generic[P]):
                 if not node.pinned:
                     _require(order[node] > order[child], "a parent is older than its child")
         _require(all(root.children for root in self._roots.values()), "an empty root was left behind")
+        if self._ranking is not None:
+            self._ranking.check_invariants(n for n in nodes if self._is_leaf(n))
 
     def _check_leases(self, nodes: Sequence[_Node[P]]) -> None:
         unpinned = [n for n in nodes if not n.pinned]
@@ -633,6 +731,17 @@ class PrefixTree(Generic[P]):
                 tips.update(self._up(node))
         for node in nodes:
             _require(node.leases == tips[node], f"{node.leases} leases counted, {tips[node]} found")
+
+
+def _root_name(namespace: str) -> int:
+    return name_after(0, namespace.encode())
+
+
+def _names(before: int, keys: Iterable[bytes]) -> Iterator[int]:
+    """Yield the names of successive blocks behind one of name `before`."""
+    for key in keys:
+        before = name_after(before, key)
+        yield before
 
 
 def _common_length(a: Sequence[int], b: Sequence[int]) -> int:

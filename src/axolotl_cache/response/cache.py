@@ -14,6 +14,7 @@ from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from axolotl_cache.budget import Tenant
 from axolotl_cache.clock import Clock, wall_clock
 from axolotl_cache.erasure import ErasureReport
 from axolotl_cache.errors import StoreError
@@ -26,7 +27,7 @@ from axolotl_cache.response.owners import checked_tags, erased_owner, owner_tag,
 from axolotl_cache.response.prices import NO_PRICES, PriceTable
 from axolotl_cache.response.request_key import KeyExplanation
 from axolotl_cache.response.results import CacheStats, Entry
-from axolotl_cache.response.tiers import Tiers
+from axolotl_cache.response.tiers import Tiers, Watcher
 from axolotl_cache.response.wrong import WrongAnswers, answer_digest
 from axolotl_cache.stores import (
     OVERHEAD_BYTES,
@@ -134,7 +135,7 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         )
         self._folder = disk.folder
         own = make_policy(policy, capacity, Random())  # noqa: S311
-        memory = MemoryStore(capacity, policy=own, max_bytes=max_bytes)
+        memory = MemoryStore(capacity, policy=own, max_bytes=max_bytes, saved_seconds=_saved_seconds)
         self._shared: NearStore | None = None
         below = disk.store
         if shared is not None:
@@ -150,10 +151,16 @@ class SmartInferenceCache(MutableMapping[str, Any]):
             )
             below = cast("SharedStore", self._shared)
         self._tiers = Tiers(memory, below, clock, Savings(prices))
+        self._digest_secret = disk.secret
         self._wrong = WrongAnswers(disk.folder, self._scope, disk.secret)
         self._flights: Flights | None = None
         self._making_flights = Lock()
         _ALIVE.add(self)
+
+    @property
+    def memory_tenant(self) -> Tenant:
+        """The part of it that is in memory, to share that with other caches (`budget.py`)."""
+        return self._tiers
 
     # The four of every day
 
@@ -481,6 +488,34 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         record = self._tiers.peek(key)
         return None if record is None else max(0.0, self._clock() - record.created_at)
 
+    def peek(self, key: str) -> Entry | None:
+        """Return value and dates as `lookup` does. Changes no count and no recency."""
+        record = self._tiers.peek(key)
+        return None if record is None else self._entry(record)
+
+    def tagged(self, tag: str) -> list[str]:
+        """Return the keys of the entries with a tag. Cost: O(their number) on disk, O(entries) in memory."""
+        return self._tiers.keys(tag=tag)
+
+    def generation(self) -> int:
+        """Return a number that is another one once some other process has changed what is stored."""
+        return self._tiers.generation()
+
+    def watch(self, watcher: Watcher) -> None:
+        """Have `watcher` told of every entry that goes; see `axolotl_cache.response.tiers.Watcher`."""
+        self._tiers.watch(watcher)
+
+    def beside(self, name: str) -> tuple[Path | None, bytes]:
+        """Return where a file of this name lies beside the entries, and a secret to key digests in it.
+
+        For what is kept about entries, as digests. No path without persistence, no secret without encryption.
+        """
+        return None if self._folder is None else self._folder / name, self._digest_secret
+
+    def is_reported_wrong(self, key: str, value: Any) -> bool:
+        """Whether this very answer was reported as wrong for `key`; also if that can't be read."""
+        return self._is_wrong(key, value)
+
     def why_missing(self, key: str) -> str | None:
         """Return why there is nothing to serve for `key`, or None if there is. Changes no count.
 
@@ -650,6 +685,12 @@ class SmartInferenceCache(MutableMapping[str, Any]):
 
 
 _ALIVE: weakref.WeakSet[SmartInferenceCache] = weakref.WeakSet()
+
+
+def _saved_seconds(record: Record) -> float:
+    """Return what a hit saves: what computing the answer took, as far as that is known."""
+    cost = decode_cost(record.cost)
+    return as_cost(cost).seconds if cost else 0.0
 
 
 def _renew_in_child() -> None:

@@ -54,7 +54,7 @@ class CacheStats:
     too_large: int = 0
     """Entries that were not kept, being larger than `max_bytes` by themselves."""
     refused_as_wrong: int = 0
-    """Answers that were not stored again, as they had been reported as wrong."""
+    """Times that an answer was not stored again, or not served to another wording, having been reported."""
     saved: Saved = field(default_factory=Saved)
     """What all hits together saved, as far as is known of their entries; money with `prices`."""
 

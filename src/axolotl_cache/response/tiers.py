@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from threading import Lock, RLock
 from typing import Any, TypeVar
 
+from axolotl_cache.budget import Ghosts
 from axolotl_cache.clock import Clock
 from axolotl_cache.erasure import ErasureReport
 from axolotl_cache.errors import StoreError
@@ -21,6 +22,9 @@ from axolotl_cache.response.results import CacheStats
 from axolotl_cache.stores import Departure, MemoryStore, Record, SharedStore, StoreWarning
 
 V = TypeVar("V")
+Watcher = Callable[[Iterable[str] | None, bool], None]
+"""Told the keys that went, None being any of them, and whether that was on purpose. Called with locks held,
+so that it must be quick and must not ask the cache."""
 
 PROMISE_SECONDS = 5.0
 """How long, at the least, what `contains` reported is there for the `get` that follows."""
@@ -57,11 +61,37 @@ class Tiers:
         self._too_large = 0
         self._warned_at: float | None = None
         self._closed = False
+        self._watchers: list[Watcher] = []
 
     @property
     def is_persistent(self) -> bool:
         """Whether there is a disk behind memory."""
         return self._disk is not None
+
+    # Sharing memory
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the entries in memory."""
+        return self._memory.size_bytes
+
+    @property
+    def ghosts(self) -> Ghosts:
+        """What memory had to evict; remembered from the first time that somebody asks."""
+        with self._lock:
+            if self._memory.ghosts is None:
+                self._memory.ghosts = Ghosts()
+            return self._memory.ghosts
+
+    def resize(self, max_bytes: int) -> int:
+        """Hold at most so many bytes in memory from now on; the disk keeps what it has. Returns them."""
+        now = self._clock()
+        with self._changing, self._lock:
+            self._memory.max_bytes = max_bytes
+            departed = self._memory.shrink(now)
+            if self._disk is None:
+                self._note_departed(departed, now)
+        return max_bytes
 
     # Reading
 
@@ -101,6 +131,8 @@ class Tiers:
                 record = copy = self._promises.kept(key, now)
             if record is None or (max_age_seconds is not None and now - record.created_at > max_age_seconds):
                 self._misses += 1
+                if self._memory.ghosts is not None:
+                    self._memory.ghosts.missed(key)
                 return None
             if record is copy:
                 self._memory_hits += 1
@@ -121,16 +153,16 @@ class Tiers:
         with self._lock:
             return self._departures.explain(key, now) or "never seen, or gone too long ago to be remembered"
 
-    def keys(self) -> list[str]:
-        """Return the keys of all that can be served, in the order in which the policy would let them go."""
+    def keys(self, *, tag: str | None = None) -> list[str]:
+        """Return the keys of what can be served, all or with a tag, in the order in which it would go."""
         now = self._clock()
         with self._changing:
             self._purge(now)
             with self._lock:
-                in_memory = self._memory.keys()
+                in_memory = self._memory.keys(tag=tag)
             if self._disk is None:
                 return in_memory
-            on_disk: list[str] = self._ask_disk(lambda disk: disk.keys(), [])
+            on_disk: list[str] = self._ask_disk(lambda disk: disk.keys(tag=tag), [])
             saved = [key for key in on_disk if key not in self._unsaved]
             return saved + [key for key in in_memory if key in self._unsaved]
 
@@ -162,6 +194,14 @@ class Tiers:
                     memory_bytes=self._memory.size_bytes,
                     too_large=self._too_large,
                 )
+
+    def generation(self) -> int:
+        """Return a number that is another one once some other process has changed what is stored."""
+        return self._disk_generation()
+
+    def watch(self, watcher: Watcher) -> None:
+        """Have `watcher` told of every entry that goes, here or, once it is noticed, by another process."""
+        self._watchers.append(watcher)
 
     # Changing
 
@@ -239,6 +279,7 @@ class Tiers:
                     gone = self._memory.remove(now, tag=tag)
                     self._promises.withdraw(tag=tag)
                     self._departures.clear()
+                    self._tell_watchers(None, on_purpose=True)
                     self._invalidations += len(gone)
                     report = ErasureReport(len(gone), 0, before - self._memory.size_bytes)
                 self.savings.add_up()
@@ -321,7 +362,13 @@ class Tiers:
             if len(self._checked) > 2 * self._memory.capacity:
                 self._checked.intersection_update(self._memory.keys())
 
-    def _note_departed(self, departed: Iterable[Departure], now: float) -> None:
+    def _tell_watchers(self, keys: Iterable[str] | None, *, on_purpose: bool = False) -> None:
+        for watcher in self._watchers:
+            watcher(keys, on_purpose)
+
+    def _note_departed(self, departed: Sequence[Departure], now: float) -> None:
+        if departed:
+            self._tell_watchers([key for key, _ in departed])
         for key, reason in departed:
             self._forget(key)
             self._departures.note(key, reason, now)
@@ -372,6 +419,8 @@ class Tiers:
                     self._forget(each)
                     self._promises.withdraw(key=each)
                     self._departures.note(each, "invalidated", now)
+                if self._watchers:
+                    self._tell_watchers({*gone, *dropped, *(keys or ())}, on_purpose=True)
                 self._invalidations += len(gone)
             if trouble is not None:
                 # Here, at least, what is known by name is not served from the row that stayed.
@@ -409,6 +458,7 @@ class Tiers:
             self._promises.withdraw()
             self._departures.clear()
             self._checked.clear()
+            self._tell_watchers(None, on_purpose=True)
         self.savings.add_up()
 
     def _find(self, key: str, now: float, *, promise: bool = False) -> Record | None:
@@ -459,6 +509,7 @@ class Tiers:
         with self._lock:
             if removed_at is not None:  # on purpose, by some process: that undoes a promise
                 self._promises.withdraw(key=key)
+            self._tell_watchers([key], on_purpose=removed_at is not None)
             if copy is not None:
                 if removed_at is None:
                     self._departures.note(key, "lost", now)
@@ -528,6 +579,7 @@ class Tiers:
             self._forget(key)
             self._expirations += 1
             self._departures.note(key, "expired", record.expires_at or 0.0)
+            self._tell_watchers([key])
         if self._disk is not None and key not in self._unsaved:
             self._disk.discard(key, record.version)
 
@@ -549,6 +601,8 @@ class Tiers:
             self._expirations += len(expired)
             for key in expired:
                 self._departures.note(key, "expired", now)
+            if expired:
+                self._tell_watchers(expired)
 
     def _ask_disk(self, question: Callable[[Any], V], otherwise: V) -> V:
         if self._disk is None:

@@ -22,15 +22,16 @@ FILE_NAME: Final = "reported_wrong"
 _LINE: Final = re.compile(rb"wrong1 ([0-9a-f]{64}) ([0-9a-f]{32})\n")
 """Version, digest of namespace and key, digest of the answer. Found behind a cut-off line as well."""
 
-_ABOUT_STORING: Final = frozenset({"ttl_why"})
+_ABOUT_STORING: Final = frozenset({"asked", "ttl_why"})
 _ABOUT_THE_CALL: Final = frozenset({"created", "id", "service_tier", "system_fingerprint", "usage"})
 
 
 def answer_digest(value: Any) -> str:
     """Return 32 hexadecimal digits that are equal for equal answers.
 
-    What says how an answer came about is no part of it: in the pipeline's values what decided its TTL, and
-    in OpenAI's shape (`choices`) the id, the date and `usage`. Other values count as a whole.
+    What says how an answer came about is no part of it: in the pipeline's values what decided its TTL and
+    which question it answers, and in OpenAI's shape (`choices`) the id, the date and `usage`. Other values
+    count as a whole.
 
     Raises:
         TypeError: the value can't be cached.

@@ -149,8 +149,11 @@ class Store(Protocol):
     def expire(self, now: float) -> list[str]:
         """Remove everything expired and return its keys."""
 
-    def keys(self) -> list[str]:
-        """Return all keys, the lowest rank first: with `lru`, the least recently used. Cost: O(entries)."""
+    def keys(self, *, tag: str | None = None) -> list[str]:
+        """Return all keys, or those with a tag, the lowest rank first: with `lru`, the least recently used.
+
+        Cost: O(entries); with a tag on disk, O(entries that have it).
+        """
 
     def __len__(self) -> int:
         """Return the number of entries, expired ones that nothing has removed yet included."""

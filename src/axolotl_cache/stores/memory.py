@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
+from axolotl_cache.budget import Ghosts
 from axolotl_cache.stores.base import Departure, Record, entry_bytes
 from axolotl_cache.stores.policies import LruPolicy, Policy
 
@@ -24,13 +25,26 @@ class MemoryStore:
     Args:
         capacity: most entries held.
         policy: who goes first; its own, shared with nobody. None: `lru`.
-        max_bytes: most bytes held, as `entry_bytes` counts them; None is no bound.
+        max_bytes: most bytes held, as `entry_bytes` counts them; None is no bound. It may be changed: less
+            takes effect with `shrink`.
+        ghosts: is told what is evicted, and what having it again would save by `saved_seconds`.
+        saved_seconds: of a record.
     """
 
-    def __init__(self, capacity: int, *, policy: Policy | None = None, max_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        capacity: int,
+        *,
+        policy: Policy | None = None,
+        max_bytes: int | None = None,
+        ghosts: Ghosts | None = None,
+        saved_seconds: Callable[[Record], float] = lambda record: 1.0,
+    ) -> None:
         self.capacity = capacity
         self.max_bytes = max_bytes
         self.size_bytes = 0
+        self.ghosts = ghosts
+        self._saved_seconds = saved_seconds
         self._policy = LruPolicy() if policy is None else policy
         self._records: dict[str, Record] = {}
         self._used: list[str] = []
@@ -76,10 +90,23 @@ class MemoryStore:
             return []
         departed = [Departure(gone, "expired") for gone in self.expire(now)]
         while self._is_over():
-            goes = self._policy.judge(self._policy.lowest(spare=key))
-            self._drop(goes)
-            departed.append(Departure(goes, "evicted"))
+            departed.append(self._evict(self._policy.judge(self._policy.lowest(spare=key))))
         return departed
+
+    def shrink(self, now: float) -> list[Departure]:
+        """Let go of what is more than `max_bytes` allows; return what had to go."""
+        self._tell_uses()
+        departed = [Departure(gone, "expired") for gone in self.expire(now)] if self._is_over() else []
+        while self._records and self._is_over():
+            departed.append(self._evict(self._policy.judge(self._policy.lowest(spare=""))))
+        return departed
+
+    def _evict(self, key: str) -> Departure:
+        record = self._records.get(key)
+        if record is not None and self.ghosts is not None:
+            self.ghosts.evicted(key, entry_bytes(key, record), self._saved_seconds(record))
+        self._drop(key)
+        return Departure(key, "evicted")
 
     def discard(self, key: str, version: int) -> bool:
         """Remove `key` if it still has that version."""
@@ -122,10 +149,11 @@ class MemoryStore:
                 gone.append(key)
         return gone
 
-    def keys(self) -> list[str]:
-        """Return all keys, the lowest rank first."""
+    def keys(self, *, tag: str | None = None) -> list[str]:
+        """Return all keys, or those with a tag, the lowest rank first. Cost: O(entries)."""
         self._tell_uses()
-        return self._policy.order()
+        order = self._policy.order()
+        return order if tag is None else [key for key in order if tag in self._records[key].tags]
 
     def __len__(self) -> int:
         return len(self._records)

@@ -99,9 +99,10 @@ class SealedStore:
         """When `key` was last removed on purpose, by any process, if that is recent."""
         return self._inner.removed_at(self._name(key))
 
-    def keys(self) -> list[str]:
-        """Return all keys of this scope, the lowest rank first."""
-        return self._keys(self._inner.keys())
+    def keys(self, *, tag: str | None = None) -> list[str]:
+        """Return all keys of this scope, or those with a tag, the lowest rank first."""
+        sealed_tag = None if tag is None else self._sealer.seal_name(tag, b"tag")
+        return self._keys(self._inner.keys(tag=sealed_tag))
 
     def touch(self, key: str) -> None:
         """Note that `key` was used just now."""

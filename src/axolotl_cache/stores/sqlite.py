@@ -104,15 +104,17 @@ class SqliteStore(ErasableDatabase):
 
         return self._run(read)
 
-    def keys(self) -> list[str]:
-        """Return all keys of this scope, the lowest rank first."""
+    def keys(self, *, tag: str | None = None) -> list[str]:
+        """Return all keys of this scope, or those with a tag, the lowest rank first."""
+        tagged = "" if tag is None else " AND id IN (SELECT entry FROM tags WHERE tag = ?)"
+        query = f"SELECT key FROM entries WHERE scope = ?{tagged} ORDER BY rank, id"  # noqa: S608 - our own words
+        parameters = (self._scope,) if tag is None else (self._scope, tag)
 
         def read(db: sqlite3.Connection) -> list[str]:
             # A disk that takes no writes has its keys in an older order, and has them still.
             with suppress(sqlite3.OperationalError):
                 self._write_notes(db)
-            found = db.execute("SELECT key FROM entries WHERE scope = ? ORDER BY rank, id", (self._scope,))
-            return [to_text(row[0]) for row in found.fetchall()]
+            return [to_text(row[0]) for row in db.execute(query, parameters).fetchall()]
 
         return self._run(read)
 

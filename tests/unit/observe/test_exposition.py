@@ -38,7 +38,7 @@ def watched() -> Observer:
     observer.watch(Watched())
     for n, tenant in enumerate(["crimson", "crimson", "azure"]):
         request = Request(messages=(Message("user", "secret words"),), tenant=tenant)
-        miss = Answer("an answer", "stop", Served.MISS, Usage(100, 0, 10), 0.2, 1.0, key="k",
+        miss = Answer("an answer", "stop", Served.MISS, Usage(100, 0, 10), 0.12, 1.0, key="k",
                       response_miss=Miss("never seen"), prefix_miss=Miss("new", 0))  # fmt: skip
         observer.finished(request, miss, Call(f"{n}", START, queue_seconds=0.01))
     hit = Answer("an answer", "stop", Served.HIT_EXACT, Usage(100, 100, 10), 1e-4, 1e-4, key="k",
@@ -105,8 +105,10 @@ def test_a_tenant_sees_its_own_figures_and_nobody_elses():
     theirs = tenant_exposition(observer, "azure")
     assert b"crimson" not in theirs
     assert {name for name, _ in samples(theirs)} <= {
-        PREFIX + "tenant_requests_total", PREFIX + "tenant_request_failures_total", PREFIX + "tenant_tokens_total",
-    }  # fmt: skip
+        PREFIX + "tenant_requests_total",
+        PREFIX + "tenant_request_failures_total",
+        PREFIX + "tenant_tokens_total",
+    }
     assert samples(theirs)[PREFIX + "tenant_tokens_total", (("kind", "prompt"), ("tenant", "azure"))] == 100
     assert b"crimson" in exposition(observer), "the operator sees all: else the check above would say nothing"
     assert samples(tenant_exposition(observer, "stranger")) == {}

@@ -78,12 +78,52 @@ def test_one_changed_detail_is_seen(old: str, new: str) -> None:
     assert found["same_and_clean"] == 0
 
 
-def test_another_question_of_the_assistant_is_seen() -> None:
-    other = _chat(GYM[0]["content"], "Would you like a towel?", "yes please")
+def test_to_agree_to_another_proposal_is_forbidden() -> None:
+    other = _chat(GYM[0]["content"], "Would you like a fresh towel?", "yes please")
     mine = [*GYM[:-1], {"role": "user", "content": "yes please"}]
-    found = _features(mine, other)
-    assert found["same_and_other_question"] == 1
-    assert found["same_and_clean"] == 0
+    forbidden = check_context(context_of(mine), context_of(other))
+    assert forbidden is not None
+    assert forbidden.guard == "context"
+    assert "towel" in forbidden.b
+    assert check_context(context_of(mine), context_of(mine)) is None
+    assert _features(mine, other)["same_and_agrees_to_other"] == 1
+
+
+def test_a_longer_version_with_chatter_in_between_is_the_same_conversation() -> None:
+    longer = _chat(
+        GYM[0]["content"] + " Do you know whether the sauna is open again?",
+        "It is. Good luck with the heat! " + GYM[1]["content"],
+        "yes, cancel it",
+    )
+    found = _features(GYM, longer)
+    assert found["same_and_clean"] == 1
+    replaced = _chat(GYM[0]["content"], "I moved your card to another branch. " + GYM[1]["content"], "Where?")
+    moved = _chat(GYM[0]["content"], "The pool opens later in winter. " + GYM[1]["content"], "Where?")
+    assert _features(replaced, moved)["same_and_clean"] == 0
+    assert _features(replaced, moved)["same_and_replaced"] > 0
+
+
+def test_a_message_that_points_by_place_needs_the_same_order() -> None:
+    one, other = (
+        _chat("Which trains are there?", f"The options are {a} and {b} on Monday morning.", "the first one")
+        for a, b in (
+            ("the early fast train", "the late slow train"),
+            ("the late slow train", "the early fast train"),
+        )
+    )
+    assert _features(one, other)["same_and_changed"] == 1
+    assert _features(one, one)["same_and_changed"] == 0
+
+
+def test_facts_that_both_tell_in_other_words_speak_for_the_same_matter() -> None:
+    mine = _chat(
+        "My Faro flight on 3 May costs 90 euros.", "What can I do?", "do I need to pay for the seat?"
+    )
+    same = _chat("Booked to Faro, 3 May, paid 90 euros so far.", "Yes?", "do I need to pay for the seat?")
+    other = _chat("I read about Oslo, 2 June, 40 euros.", "Yes?", "do I need to pay for the seat?")
+    assert _features(mine, same)["reworded_typed_shared"] == 1
+    assert _features(mine, other)["reworded_typed_shared"] == 0
+    assert _features(mine, other)["reworded_typed_differs"] > 0
 
 
 def test_the_last_messages_must_pass_the_guards() -> None:

@@ -201,3 +201,9 @@ def test_a_guard_can_be_left_out() -> None:
     a, b = extract("2 rooms"), extract("3 rooms")
     assert check(a, b) == Veto("numbers", "2", "3")
     assert check(a, b, frozenset({"numbers"})) is None
+
+
+def test_direction_is_symmetric_where_one_text_goes_both_ways() -> None:
+    a, b = extract("2x2 after after"), extract("two after after 2x2")
+    guard = GUARDS["direction"]
+    assert (guard(a, b) is None) == (guard(b, a) is None)

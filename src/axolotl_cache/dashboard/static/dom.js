@@ -1,4 +1,4 @@
-// Elements without innerHTML: what users wrote can only ever become text.
+// Elements made by hand, never from markup: what users wrote can only ever become text.
 
 const SVG = "http://www.w3.org/2000/svg";
 

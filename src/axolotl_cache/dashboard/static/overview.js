@@ -159,6 +159,7 @@ function latencyTable({ latency }) {
 function memory({ tiers }) {
   if (!tiers.length) return h("p", { class: "empty" }, "Nothing is watched: answers come from upstream.");
   return h("ul", { class: "meters" }, tiers.map((tier) => {
+    if (!tier.is_up) return h("li", {}, h("div", { class: "meter-head" }, h("span", {}, tier.title), h("b", {}, "can't be reached")));
     const byBytes = tier.max_bytes !== null;
     const share = byBytes ? tier.held_bytes / (tier.max_bytes || 1) : tier.max_entries ? tier.entries / tier.max_entries : null;
     const bound = byBytes ? `of ${format.bytes(tier.max_bytes)}` : tier.max_entries ? `${format.whole(tier.entries)} of ${format.whole(tier.max_entries)} answers` : "no bound";

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
@@ -17,6 +18,22 @@ from axolotl_cache.response.semantic.features import FEATURES
 
 Floats = npt.NDArray[np.float64]
 _PACKAGE = "axolotl_cache.response.semantic"
+
+
+@dataclass(frozen=True, slots=True)
+class Operating:
+    """A threshold, and what is known of it."""
+
+    threshold: float
+    certified: bool
+    """Whether the pairs prove, with 95 % confidence, that its hits are wrong no more often than asked."""
+
+
+THRESHOLDS = (
+    *(0.995, 0.99, 0.985, 0.98, 0.975, 0.97, 0.96, 0.95, 0.94, 0.93, 0.92, 0.9),
+    *(0.88, 0.86, 0.84, 0.82, 0.8, 0.78, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5),
+)
+"""What may be chosen, the strictest first; fixed before any pair was seen."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +57,8 @@ class Calibration:
     """Mean squared error of the probabilities of pairs that the model had not seen (cross-fitting)."""
     reliability: tuple[tuple[float, float, int], ...]
     """(mean probability, share that was right, pairs) of each tenth, cross-fitted."""
+    operating: tuple[tuple[float, int, int], ...] = ()
+    """(threshold, pairs that it serves, of which wrong), the strictest first, cross-fitted."""
 
     def probability(self, features: npt.ArrayLike) -> Floats:
         """Return the chance of a right answer for each row.
@@ -59,6 +78,24 @@ class Calibration:
         standard = (rows - np.asarray(self.mean)) / np.asarray(self.scale)
         return sigmoid(standard @ np.asarray(self.weights) + self.bias)
 
+    def threshold_for(self, max_error_rate: float) -> Operating:
+        """Return the loosest threshold at which no more of the served pairs were wrong than that.
+
+        The thresholds are fixed, and are gone through from the strictest, to the first that fails: so the
+        choice is one test and not many (fixed-sequence testing, as in Learn-then-Test, arXiv 2110.01052).
+        What is tested is the share that was seen. Whether the rate itself is below the bound with a
+        confidence of 95 % is said as `certified`, and takes 299 served pairs without a wrong one for 1 %.
+
+        Args:
+            max_error_rate: of the served pairs, above 0 and below 1.
+        """
+        chosen = Operating(1.0, certified=False)
+        for threshold, served, wrong in self.operating:
+            if wrong > max_error_rate * served:
+                break
+            chosen = Operating(threshold, at_most(wrong, served, max_error_rate) <= 0.05)
+        return chosen
+
     def to_json(self) -> str:
         """Return it as a JSON text that `from_json` reads."""
         return json.dumps(asdict(self), indent=1)
@@ -69,6 +106,7 @@ class Calibration:
         data: dict[str, Any] = json.loads(text)
         for name in ("features", "mean", "scale", "weights", "sources"):
             data[name] = tuple(data[name])
+        data["operating"] = tuple((float(t), int(n), int(w)) for t, n, w in data.get("operating", ()))
         data["reliability"] = tuple((float(p), float(right), int(n)) for p, right, n in data["reliability"])
         return cls(**data)
 
@@ -107,6 +145,7 @@ def learn(
     pairs: int | None = None,
     folds: int = 5,
     seed: int = 0,
+    cross_fit: bool = True,
 ) -> Calibration:
     """Learn a calibration from pairs that no guard forbids.
 
@@ -120,6 +159,8 @@ def learn(
         pairs: how many there were before the guards; n if not given.
         folds: for the probabilities in `brier` and `reliability`, each by a model that had not seen the pair.
         seed: of the folds.
+        cross_fit: False leaves out what takes most of the time: `brier`, `reliability` and `operating`, which
+            are then 1 and empty.
 
     Raises:
         ValueError: all pairs are right, or all are wrong.
@@ -128,6 +169,20 @@ def learn(
     labels = np.asarray(right, dtype=np.float64)
     if not 0 < labels.sum() < len(labels):
         raise ValueError("a calibration needs right pairs and wrong ones")
+    if not cross_fit:
+        mean, scale, weights = _fit(rows, labels, strength)
+        return Calibration(
+            embedder=embedder,
+            features=names,
+            mean=_rounded(mean),
+            scale=_rounded(scale),
+            weights=_rounded(weights[:-1]),
+            bias=round(float(weights[-1]), 6),
+            pairs=len(labels) if pairs is None else pairs,
+            sources=tuple(sources),
+            brier=1.0,
+            reliability=(),
+        )
     order = np.random.default_rng(seed).permutation(len(labels)) % folds
     unseen = np.empty(len(labels))
     for fold in range(folds):
@@ -146,6 +201,9 @@ def learn(
         sources=tuple(sources),
         brier=round(float(np.mean((unseen - labels) ** 2)), 4),
         reliability=reliability(unseen, labels),
+        operating=tuple(
+            (t, int((unseen >= t).sum()), int(((unseen >= t) & (labels == 0)).sum())) for t in THRESHOLDS
+        ),
     )
 
 
@@ -161,6 +219,35 @@ def reliability(probability: Floats, right: Floats, tenths: int = 10) -> tuple[t
         for i in range(tenths)
         if (place == i).any()
     )
+
+
+def at_most(found: int, of: int, share: float) -> float:
+    """Return the chance of at most `found` of `of`, each with a chance of `share`."""
+    return math.fsum(
+        math.exp(
+            math.lgamma(of + 1)
+            - math.lgamma(k + 1)
+            - math.lgamma(of - k + 1)
+            + k * math.log(share)
+            + (of - k) * math.log1p(-share)
+        )
+        for k in range(found + 1)
+    )
+
+
+def interval(found: int, of: int) -> tuple[float, float]:
+    """Return the share's interval with a confidence of 95 % (Clopper-Pearson). Cost: O(found)."""
+
+    def bisected(is_below: Callable[[float], bool]) -> float:
+        low, high = 0.0, 1.0
+        for _ in range(40):
+            middle = (low + high) / 2
+            low, high = (middle, high) if is_below(middle) else (low, middle)
+        return low
+
+    least = 0.0 if found == 0 else bisected(lambda share: 1 - at_most(found - 1, of, share) < 0.025)
+    most = 1.0 if found == of else bisected(lambda share: at_most(found, of, share) > 0.025)
+    return least, most
 
 
 def sigmoid(x: Floats) -> Floats:

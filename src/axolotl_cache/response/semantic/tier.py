@@ -1,7 +1,7 @@
 """The tier itself: finds a stored question that means the same, and says whether its answer may be served.
 
-It holds questions and keys of answers, never the answers. It is free-standing: whoever owns the exact cache
-asks it after a miss, fetches the answer by the key of the match, and tells it what a check found.
+It holds questions and keys of answers, never the answers. Whoever owns the exact cache asks it after a miss,
+fetches the answer by the key of the match, and tells it what a check found.
 """
 
 from __future__ import annotations
@@ -9,25 +9,30 @@ from __future__ import annotations
 import random
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Literal
 
 import numpy as np
 
+from axolotl_cache.response.semantic.asked import Asked
 from axolotl_cache.response.semantic.audit import Audit, Verdict
-from axolotl_cache.response.semantic.calibration import Calibration, shipped
-from axolotl_cache.response.semantic.context import Context, check_context, context_features, context_of
-from axolotl_cache.response.semantic.embedders import Embedder, Vectors
+from axolotl_cache.response.semantic.calibration import Calibration, Operating, shipped
+from axolotl_cache.response.semantic.check_log import Check, CheckLog
+from axolotl_cache.response.semantic.context import check_context, compares_histories, context_features
+from axolotl_cache.response.semantic.embedders import Embedder
 from axolotl_cache.response.semantic.facts.extract import forget_texts
-from axolotl_cache.response.semantic.features import embedded, features_of
+from axolotl_cache.response.semantic.facts.residue import same_words
+from axolotl_cache.response.semantic.features import features_of
 from axolotl_cache.response.semantic.guards import Veto
 from axolotl_cache.response.semantic.index import Index
+from axolotl_cache.response.semantic.items import Item
 
-Mode = Literal["on", "shadow", "off"]
-RIGHT_TO_RETURN = 3
-"""Right answers that a reported item must give unserved before it is served again."""
+Mode = Literal["on", "shadow"]
+
+NEAR = 0.25
+"""How far below the threshold a candidate is still compared with the answer that was computed anyway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +40,22 @@ class Lookup:
     """What the tier found for a conversation."""
 
     partition: str
-    key: str | None
-    """Of the stored answer that may be served; None on a miss, in shadow mode always."""
     candidate: str | None
-    """Key of the best candidate that no guard forbids, served or not: what a check is compared with."""
+    """Key of the best stored answer that no guard forbids, served or not."""
+    question: str
+    """Its last message; empty without a candidate."""
     probability: float
     """That its answer is right; 0 without a candidate."""
+    calibrated: float
+    """The same before what is known of this one item."""
     would_serve: bool
     """Whether it would be served if the tier were on."""
     check: bool
     """Whether this hit was drawn to be checked against the model after it was served."""
-    vetoes: tuple[Veto, ...]
-    """Why nearer candidates were passed over."""
+    why: str
+    """Why it would not be served; empty if it would."""
+    vetoes: tuple[tuple[Veto, str], ...] = ()
+    """Why nearer candidates were passed over, each with its question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +68,32 @@ class Observation:
     right: bool
 
 
+@dataclass(frozen=True, slots=True)
+class SemanticStats:
+    """What was looked up since this object was made, and what is held now."""
+
+    questions: int
+    partitions: int
+    lookups: int
+    would_serve: int
+    vetoes: Mapping[str, int]
+    """By guard; of the candidates that were passed over."""
+    compared: int
+    compared_wrong: int
+    """Of those compared: hits and near misses."""
+    checked: int
+    """Checked hits, of all partitions, by all processes in the last 30 days."""
+    checked_wrong: int
+    alarms: int
+    """Partitions that serve no more."""
+    certified: int
+    """Partitions whose checks prove the bound."""
+
+
 @dataclass
 class _Partition:
     index: Index
-    audit: Audit
-    items: dict[int, tuple[str, Context, Vectors]] = field(default_factory=dict)
+    items: dict[int, tuple[str, Asked]] = field(default_factory=dict)
     numbers: dict[str, int] = field(default_factory=dict)
     next_number: int = 0
 
@@ -72,13 +102,15 @@ class SemanticTier:
     """Stored questions in partitions that never see one another. Safe for threads.
 
     Args:
-        embedder: what makes vectors; None of its texts leave the process.
-        threshold: probability from which a match is served.
-        max_error_rate: share of hits that may be wrong; when checks refute it, the partition serves no more.
+        embedder: what makes vectors; none of its texts leave the process.
+        threshold: lowest probability from which a match is served.
+        max_error_rate: share of hits that may be wrong. The threshold is raised to where the calibration's
+            own pairs keep it, and when checks refute it, the partition serves no more.
         check_share: of hits, drawn by `rng` to be checked against the model.
-        mode: `shadow` computes all and serves nothing.
+        mode: `shadow` says what would be served, and its owner serves nothing.
         calibration: of questions; the one that ships for this embedder if not given.
         contexts: of histories, likewise.
+        log: where checks are kept; None forgets them with this object.
         rng: draws the checks.
         kept: how many observations `observations` holds.
 
@@ -96,124 +128,237 @@ class SemanticTier:
         mode: Mode = "on",
         calibration: Calibration | None = None,
         contexts: Calibration | None = None,
+        log: CheckLog | None = None,
         rng: random.Random,
         kept: int = 10_000,
     ) -> None:
         self.mode: Mode = mode
+        self.embedder = embedder
+        self.calibration = calibration or shipped(embedder.name)
+        self.operating: Operating = self.calibration.threshold_for(max_error_rate)
+        self.threshold = max(threshold, self.operating.threshold)
+        """From which probability a match is served."""
         self.observations: deque[Observation] = deque(maxlen=kept)
-        self._embedder = embedder
-        self._threshold = threshold
         self._max_error_rate = max_error_rate
         self._check_share = check_share
-        self._calibration = calibration or shipped(embedder.name)
         self._contexts = contexts or shipped(embedder.name, of_contexts=True)
+        self._log = log or CheckLog(None, b"", lambda: 0.0)
         self._rng = rng
         self._partitions: dict[str, _Partition] = {}
-        self._reported: dict[str, int] = {}
+        self._of_key: dict[str, set[str]] = {}
+        self._items: dict[str, Item] = {}
+        self._audits: dict[str, Audit] = {}
+        self._lookups = self._would = self._compared = self._wrong = 0
+        self._vetoes: dict[str, int] = {}
         self._lock = threading.Lock()
 
-    def store(self, partition: str, key: str, messages: Sequence[Mapping[str, str]]) -> None:
+    def asked(self, partition: str, messages: Sequence[Mapping[str, str]]) -> Asked:
+        """Return a conversation in the form in which it is looked up and stored."""
+        return Asked(partition, messages, self.embedder)
+
+    def store(self, key: str, asked: Asked) -> None:
         """Remember a conversation whose answer lies under `key`.
 
         Never one whose answer was served from here: errors would be handed on.
 
-        Cost: one embedding of three short texts.
+        Cost: one embedding if it was not looked up before, and two more with a history.
         """
-        if self.mode == "off":
-            return
-        context = context_of(messages)
-        vectors = self._embedder.embed(_texts(context))
+        vector = asked.vector
+        if asked.has_history:
+            asked.history  # noqa: B018 - made now, and not at the first lookup that needs it
         with self._lock:
-            held = self._partitions.get(partition)
+            held = self._partitions.get(asked.partition)
             if held is None:
-                held = _Partition(Index(self._embedder.dimensions), Audit(self._max_error_rate))
-                self._partitions[partition] = held
+                held = self._partitions[asked.partition] = _Partition(Index(self.embedder.dimensions))
             number = held.numbers.get(key)
             if number is None:
                 number, held.next_number = held.next_number, held.next_number + 1
                 held.numbers[key] = number
-            held.items[number] = (key, context, vectors)
-            held.index.add(number, vectors[0])
+            self._of_key.setdefault(key, set()).add(asked.partition)
+            held.items[number] = (key, asked)
+            held.index.add(number, vector)
 
-    def lookup(self, partition: str, messages: Sequence[Mapping[str, str]], candidates: int = 5) -> Lookup:
-        """Return the best match among the nearest `candidates`. Cost: one embedding, then about 1 ms."""
+    def held(self, partition: str) -> frozenset[str]:
+        """Return the keys of a partition's answers."""
         with self._lock:
             held = self._partitions.get(partition)
-        if self.mode == "off" or held is None:
-            return Lookup(partition, None, None, 0.0, would_serve=False, check=False, vetoes=())
-        asked = context_of(messages)
-        vectors = self._embedder.embed(_texts(asked))
-        best, best_key, vetoes = 0.0, None, []
+            return frozenset() if held is None else frozenset(held.numbers)
+
+    def lookup(self, asked: Asked, candidates: int = 5) -> Lookup:
+        """Return the best match among the nearest `candidates`.
+
+        Cost: one embedding, and two more where histories told in other words are compared; then about 1 ms.
+        """
+        self._read_log()
         with self._lock:
-            near = [(held.items[n], cosine) for n, cosine in held.index.nearest(vectors[0], candidates)]
-        for (key, context, known), cosine in near:
-            veto = check_context(asked, context)
+            self._lookups += 1
+            held = self._partitions.get(asked.partition)
+        if held is None:
+            return _nothing(asked, "no question is stored that might mean the same")
+        mine, vector = asked.context, asked.vector
+        with self._lock:
+            near = [(held.items[number], cosine) for number, cosine in held.index.nearest(vector, candidates)]
+        best, calibrated, found = 0.0, 0.0, None
+        vetoes: list[tuple[Veto, str]] = []
+        for (key, other), cosine in near:
+            veto = check_context(mine, other.context)
             if veto is not None:
-                vetoes.append(veto)
+                vetoes.append((veto, other.text))
                 continue
-            probability = self._probability(asked, context, vectors, known, cosine)
-            if probability > best:
-                best, best_key = probability, key
+            shared = self._probability(asked, other, cosine)
+            item = self._items.get(self._log.digest(key))
+            probability = shared if item is None else item.probability(shared)
+            if found is None or probability > best:
+                best, calibrated, found = probability, shared, (key, other)
         with self._lock:
-            would = (
-                best_key is not None
-                and best >= self._threshold
-                and best_key not in self._reported
-                and not held.audit.verdict().alarm
-            )
-            check = would and self._rng.random() < self._check_share
-        serve = would and self.mode == "on"
-        return Lookup(partition, best_key if serve else None, best_key, best, would, check, tuple(vetoes))
+            for veto, _ in vetoes:
+                name = veto.guard.partition(":")[0]
+                self._vetoes[name] = self._vetoes.get(name, 0) + 1
+            if found is None:
+                return _nothing(asked, _forbidden(vetoes), tuple(vetoes))
+            why = self._why_not(asked.partition, found[0], best, vetoes)
+            self._would += not why
+            check = not why and self._rng.random() < self._check_share
+        return Lookup(
+            asked.partition, found[0], found[1].text, best, calibrated, not why, check, why, tuple(vetoes)
+        )
 
     def observe(self, found: Lookup, right: bool) -> Verdict | None:
         """Tell whether the candidate's answer was right: after a check, and after a miss with a candidate.
 
         Only candidates that would have been served count for the verdict. A wrong one is served no more until
         it was right three times.
+
+        Raises:
+            StoreError: it can't be written down, and counts in this process alone.
         """
         if found.candidate is None:
             return None
-        with self._lock:
-            self.observations.append(
-                Observation(found.candidate, found.probability, found.would_serve, right)
-            )
-            owed = self._reported.get(found.candidate)
-            if not right:
-                self._reported[found.candidate] = RIGHT_TO_RETURN
-            elif owed is not None:
-                if owed > 1:
-                    self._reported[found.candidate] = owed - 1
-                else:
-                    del self._reported[found.candidate]
-            held = self._partitions.get(found.partition)
-            if held is None:
-                return None
-            return held.audit.add(not right) if found.would_serve else held.audit.verdict()
+        check = Check(
+            self._log.digest(found.partition),
+            self._log.digest(found.candidate),
+            found.would_serve,
+            found.calibrated,
+            right,
+        )
+        is_logged = False
+        try:
+            is_logged = self._log.add(check)
+        finally:
+            with self._lock:
+                self.observations.append(
+                    Observation(found.candidate, found.probability, found.would_serve, right)
+                )
+                self._compared += 1
+                self._wrong += not right
+                if not is_logged:
+                    self._count(check)
+        self._read_log()
+        return self.verdict(found.partition)
 
-    def forget(self, key: str) -> None:
-        """Forget a conversation in every partition, and every text that is held to save time."""
+    def forget(self, keys: Iterable[str] | None, on_purpose: bool = True) -> None:
+        """Forget conversations in every partition; None is all of them.
+
+        What was removed on purpose leaves no text behind either that is only held to save time.
+        """
         with self._lock:
-            for held in self._partitions.values():
-                number = held.numbers.pop(key, None)
-                if number is not None:
+            known = set(self._of_key) if keys is None else {key for key in keys if key in self._of_key}
+            for key in known:
+                for name in self._of_key.pop(key):
+                    held = self._partitions[name]
+                    number = held.numbers.pop(key)
                     del held.items[number]
                     held.index.remove([number])
-            self._reported.pop(key, None)
-        forget_texts()
+                    if not held.items:
+                        del self._partitions[name]
+        if on_purpose and (known or keys is None):
+            forget_texts()
+
+    def forget_items(self) -> None:
+        """Forget which answers were compared, here and on disk; what their partitions came to stays.
+
+        Raises:
+            StoreError: the file can't be written anew.
+        """
+        with self._lock:
+            self._items.clear()
+            self.observations.clear()
+        self._log.forget_items()
 
     def verdict(self, partition: str) -> Verdict:
         """Return what the checks of a partition say."""
         with self._lock:
-            held = self._partitions.get(partition)
-            return held.audit.verdict() if held else Audit(self._max_error_rate).verdict()
+            return self._audit(self._log.digest(partition)).verdict()
 
-    def _probability(self, a: Context, b: Context, mine: Vectors, theirs: Vectors, cosine: float) -> float:
+    def stats(self) -> SemanticStats:
+        """Return all counts."""
+        with self._lock:
+            verdicts = [audit.verdict() for audit in self._audits.values()]
+            return SemanticStats(
+                questions=len(self._of_key),
+                partitions=len(self._partitions),
+                lookups=self._lookups,
+                would_serve=self._would,
+                vetoes=dict(self._vetoes),
+                compared=self._compared,
+                compared_wrong=self._wrong,
+                checked=sum(verdict.checked for verdict in verdicts),
+                checked_wrong=sum(verdict.wrong for verdict in verdicts),
+                alarms=sum(verdict.alarm for verdict in verdicts),
+                certified=sum(verdict.certified for verdict in verdicts),
+            )
+
+    # Inside: holding the lock
+
+    def _why_not(self, partition: str, key: str, probability: float, vetoes: list[tuple[Veto, str]]) -> str:
+        if self._audit(self._log.digest(partition)).verdict().alarm:
+            return "checks found more wrong hits than max_error_rate allows: nothing more is served here"
+        item = self._items.get(self._log.digest(key))
+        if item is not None and item.owed:
+            return "the best match was wrong before, and has not been right often enough since"
+        if probability < self.threshold:
+            low = f"the best match would be right with {probability:.2f}, and {self.threshold:.2f} is needed"
+            return f"{low}; {_forbidden(vetoes)}" if vetoes else low
+        return ""
+
+    def _audit(self, name: str) -> Audit:
+        audit = self._audits.get(name)
+        if audit is None:
+            audit = self._audits[name] = Audit(self._max_error_rate)
+        return audit
+
+    def _count(self, check: Check) -> None:
+        if check.is_hit:
+            self._audit(check.partition).add(not check.right)
+        if check.item != "-":
+            self._items.setdefault(check.item, Item()).add(check.probability, check.right)
+
+    # Inside: not holding it
+
+    def _read_log(self) -> None:
+        """Take in what was written down by all processes, this one included."""
+        anew, checks = self._log.new()
+        if not checks and not anew:
+            return
+        with self._lock:
+            if anew:
+                self._audits.clear()
+                self._items.clear()
+            for check in checks:
+                self._count(check)
+
+    def _probability(self, asked: Asked, other: Asked, cosine: float) -> float:
         """Return the chance that one answer serves both: as questions and, if there is any, with history."""
-        question = float(self._calibration.probability(features_of(a.last, b.last, cosine))[0])
-        if not (a.users or a.answers or b.users or b.answers):
+        a, b = asked.context, other.context
+        question = float(self.calibration.probability(features_of(a.last, b.last, cosine))[0])
+        if not (asked.has_history or other.has_history):
             return question
-        reply, users = np.sum(mine[1:] * theirs[1:], axis=1)
-        history = float(self._contexts.probability(context_features(a, b, float(reply), float(users)))[0])
+        if same_words(a.last, b.last):
+            question = 1.0  # "yes" and "Yes, please": what was said before decides alone
+        reply = users = 0.0
+        if compares_histories(a, b):
+            reply, users = (float(x) for x in np.sum(asked.history * other.history, axis=1))
+        history = float(self._contexts.probability(context_features(a, b, reply, users))[0])
         return min(question, history)
 
 
@@ -231,5 +376,10 @@ def partition_of(**bounds: object) -> str:
     return digest.hexdigest()
 
 
-def _texts(context: Context) -> list[str]:
-    return [embedded(context.last), context.asked_back()[-500:] or " ", context.said()[-500:] or " "]
+def _nothing(asked: Asked, why: str, vetoes: tuple[tuple[Veto, str], ...] = ()) -> Lookup:
+    return Lookup(asked.partition, None, "", 0.0, 0.0, would_serve=False, check=False, why=why, vetoes=vetoes)
+
+
+def _forbidden(vetoes: list[tuple[Veto, str]]) -> str:
+    nearest, question = vetoes[0]
+    return f"the guard for {nearest} forbids the nearest question, {question[:80]!r}"

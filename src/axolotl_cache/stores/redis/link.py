@@ -26,6 +26,7 @@ from axolotl_cache.stores.redis.stats import LinkReport
 V = TypeVar("V")
 
 _WATCH_SECONDS: Final = 1.0
+_FEW_COPIES_SECONDS: Final = 0.25
 _FIRST_RETRY_SECONDS: Final = 0.05
 _LAST_RETRY_SECONDS: Final = 1.0
 _WARN_AGAIN_SECONDS: Final = 60.0
@@ -240,7 +241,12 @@ class Link:
             with self._news:
                 if not self._closed:
                     self._news.notify_all()
-                    self._news.wait(_WATCH_SECONDS if well and self.is_up() else pause)
+                    self._news.wait(self._calm_seconds() if well and self.is_up() else pause)
+
+    def _calm_seconds(self) -> float:
+        """Return when to look again: soon if replicas are missing, as writes wait for their number."""
+        report = self.report()
+        return _WATCH_SECONDS if report.copies >= report.copies_wanted else _FEW_COPIES_SECONDS
 
     def _look(self, turn: int) -> None:
         before = layout = self._layout

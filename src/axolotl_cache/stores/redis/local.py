@@ -62,10 +62,10 @@ class LocalStore:
         """When `key` was last removed on purpose, if that is recent."""
         return self._removed.get(key)
 
-    def keys(self) -> list[str]:
-        """Return all keys, the lowest rank first."""
+    def keys(self, *, tag: str | None = None) -> list[str]:
+        """Return all keys, or those with a tag, the lowest rank first."""
         with self._lock:
-            return self._records.keys()
+            return self._records.keys(tag=tag)
 
     def touch(self, key: str) -> None:
         """Note that `key` was used just now."""

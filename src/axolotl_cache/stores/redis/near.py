@@ -6,60 +6,22 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from axolotl_cache.clock import Clock
 from axolotl_cache.erasure import ErasureReport
 from axolotl_cache.errors import ErasureError, StoreError
-from axolotl_cache.stores.base import Departure, Record, SharedStore, Stamp, Store
+from axolotl_cache.stores.base import Departure, Record, SharedStore, Stamp
 from axolotl_cache.stores.redis.lease import Leases
 from axolotl_cache.stores.redis.news import News
+from axolotl_cache.stores.redis.remote import Remote
 from axolotl_cache.stores.redis.removals import Removal, Removals
 from axolotl_cache.stores.redis.stats import LinkReport, RemoteStats
-from axolotl_cache.stores.redis.store import RedisStore, Written
+from axolotl_cache.stores.redis.store import RedisStore
 from axolotl_cache.stores.redis.writer import Writer
 
 _MOST_TRUSTED: Final = 100_000
 _CLOSE_SECONDS: Final = 5.0
-
-
-class Remote(Store, Protocol):
-    """The store that all machines share, plain or sealed."""
-
-    @property
-    def redis(self) -> RedisStore:
-        """Where it is kept."""
-
-    @property
-    def damaged(self) -> int:
-        """Records that were found damaged."""
-
-    def get(self, key: str, *, lookup: bool = False) -> Record | None:
-        """Return the record."""
-
-    def stamp(self, key: str, *, lookup: bool = False) -> Stamp | None:
-        """Return version and expiry."""
-
-    def removed_at(self, key: str) -> float | None:
-        """When it was last removed on purpose."""
-
-    def write(self, key: str, record: Record, now: float, *, token: int | None = None) -> Written:
-        """Store a record, and say what became of it."""
-
-    def erase(self, tag: str | None) -> ErasureReport:
-        """Remove what has the tag, of all scopes."""
-
-    def name_of(self, key: str) -> str:
-        """Return the name that a key has there."""
-
-    def key_of(self, name: str) -> str | None:
-        """Undo `name_of`."""
-
-    def hide(self, text: str) -> str:
-        """Return a key or a tag as it may stand in an announcement."""
-
-    def show(self, hidden: str) -> str:
-        """Undo `hide`."""
 
 
 class NearStore:
@@ -163,9 +125,9 @@ class NearStore:
         """When `key` was last removed on purpose, by any machine, if that is recent."""
         return self._near.removed_at(key)
 
-    def keys(self) -> list[str]:
-        """Return the keys of what is here, the lowest rank first."""
-        return self._near.keys()
+    def keys(self, *, tag: str | None = None) -> list[str]:
+        """Return the keys of what is here, all or with a tag, the lowest rank first."""
+        return self._near.keys(tag=tag)
 
     # Writing
 

@@ -13,12 +13,14 @@ from axolotl_cache.clock import Clock
 from axolotl_cache.erasure import ErasureReport
 from axolotl_cache.errors import StoreError
 from axolotl_cache.stores.base import Record, new_version
+from axolotl_cache.stores.redis.address import Host
 from axolotl_cache.stores.redis.notes import Note, Notes
 from axolotl_cache.stores.redis.removals import Removal, Removals
 from axolotl_cache.stores.redis.tracking import Tracking
 
 if TYPE_CHECKING:
-    from axolotl_cache.stores.redis.near import NearStore, Remote
+    from axolotl_cache.stores.redis.near import NearStore
+    from axolotl_cache.stores.redis.remote import Remote
 
 _CLOCKS_APART_SECONDS: Final = 60.0
 """What machines' clocks may differ by: so much later than a removal, an entry may still be one of those."""
@@ -54,6 +56,7 @@ class News:
         self._removals = removals
         self._clock = clock
         self._sender = f"{new_version():x}"
+        self._primaries: tuple[Host, ...] = ()
         self._opened_at = clock()
         self._file = None if folder is None else folder / "redis-notes"
         position = self._saved()
@@ -97,15 +100,20 @@ class News:
         """
         return not self._was_away or record.created_at >= self._opened_at or self._notes.caught_up.is_set()
 
-    def carry_out(self, removal: Removal) -> list[str]:
+    def carry_out(self, removal: Removal, *, later: bool = False) -> list[str]:
         """Remove on the servers, and tell everybody; return the keys.
+
+        Args:
+            removal: what.
+            later: some time has passed, and what was stored since is to stay.
 
         Raises:
             StoreError: it could not be done now.
         """
         self._must_be_up()
-        gone = self._redis_remove(removal)
-        self._announce(removal)
+        due = removal.later() if later else removal
+        gone = self._far.remove(due.at, keys=due.keys, tag=due.tag, created_before=due.created_before)
+        self._announce(due)
         self._removals.passed_on(removal)
         return gone
 
@@ -132,11 +140,6 @@ class News:
     def _must_be_up(self) -> None:
         if not self._link.is_up():
             raise StoreError(self._link.report().trouble)
-
-    def _redis_remove(self, removal: Removal) -> list[str]:
-        return self._far.remove(
-            removal.at, keys=removal.keys, tag=removal.tag, created_before=removal.created_before
-        )
 
     def _announce(self, removal: Removal) -> None:
         hide = self._far.hide
@@ -182,12 +185,17 @@ class News:
 
     def _turn(self) -> None:
         """Do what is to be done now and then: pass on removals, note how far the announcements were read."""
+        layout = self._link.layout
+        primaries = () if layout is None else layout.primaries
+        if self._primaries and primaries != self._primaries:
+            self._removals.say_again()  # a replica may have been promoted that had not heard of all
+        self._primaries = primaries
         for removal in self._removals.to_pass_on() if self._link.is_up() else ():
             with suppress(StoreError):
                 if removal.is_erasure:
                     self.erase(removal)
                 else:
-                    self.carry_out(removal)
+                    self.carry_out(removal, later=True)
         if self._notes.position != self._saved_position and monotonic() - self._saved_at > _SAVE_SECONDS:
             self._save()
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf, nextafter
 from threading import Lock
 from typing import Final
 
@@ -23,6 +24,13 @@ class Removal:
     tag: str | None = None
     created_before: float | None = None
     is_erasure: bool = False
+
+    def later(self) -> Removal:
+        """Return what is to be removed when it is done later: not what was stored since."""
+        latest = nextafter(self.at, inf)
+        return replace(
+            self, created_before=latest if self.created_before is None else min(latest, self.created_before)
+        )
 
     def covers(self, key: str, record: Record) -> bool:
         """Whether a record is of those that were removed."""
@@ -74,7 +82,7 @@ class Removals:
         return bool(self._waiting) and any(each.covers(key, record) for each in self.to_pass_on())
 
     def say_again(self) -> None:
-        """The servers have lost everything: pass on once more what others may not have heard."""
+        """The servers may have lost some: pass on once more what they may not have done, nor others heard."""
         with self._lock:
             oldest = self._clock() - SAID_AGAIN_SECONDS
             self._waiting.extendleft(reversed([each for each in self._said if each.at >= oldest]))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from axolotl_cache.stores.base import Record, Stamp
+from typing import cast
+
+from axolotl_cache.stores.base import Record, SharedStore, Stamp
 from axolotl_cache.stores.redis.store import RedisStore, Written
 from axolotl_cache.stores.sealed import SealedStore
 from axolotl_cache.stores.sealing import NotGenuine, Sealer
@@ -18,7 +20,7 @@ class SealedRedisStore(SealedStore):
     """
 
     def __init__(self, inner: RedisStore, sealer: Sealer, *, scope: bytes) -> None:
-        super().__init__(inner, sealer, scope=scope)
+        super().__init__(cast(SharedStore, inner), sealer, scope=scope)
         self.redis = inner
 
     def get(self, key: str, *, lookup: bool = False) -> Record | None:

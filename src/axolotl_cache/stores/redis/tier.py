@@ -15,7 +15,8 @@ from axolotl_cache.stores.policies import PolicyName, make_policy
 from axolotl_cache.stores.redis.address import parse_address
 from axolotl_cache.stores.redis.link import Link
 from axolotl_cache.stores.redis.local import LocalStore
-from axolotl_cache.stores.redis.near import NearStore, Remote
+from axolotl_cache.stores.redis.near import NearStore
+from axolotl_cache.stores.redis.remote import Remote
 from axolotl_cache.stores.redis.store import RedisStore
 
 _START_SECONDS: Final = 1.0

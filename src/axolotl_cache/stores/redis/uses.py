@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from threading import Lock
-
-from axolotl_cache.stores.policies import Policy
+from axolotl_cache.stores.policies import Policy, RankedKeys
 
 _MOST_USES = 65_536
 
@@ -20,9 +18,14 @@ class Uses:
     def __init__(self, policy: Policy, capacity: int) -> None:
         self.policy = policy
         self._capacity = capacity
-        self._lock = Lock()
         self._used: list[str] = []
         self._ranks: dict[str, int] = {}
+        self._found: list[tuple[str, float]] = []
+
+    @property
+    def are_judged(self) -> bool:
+        """Whether the policy may name another than who has the lowest rank: then each eviction asks it."""
+        return getattr(type(self.policy), "judge", None) is not RankedKeys.judge
 
     def touch(self, key: str) -> None:
         """Note a use."""
@@ -36,6 +39,10 @@ class Uses:
 
     def take_ranks(self, added: str | None = None) -> dict[str, int]:
         """Return the ranks that have changed, that of `added` left out."""
+        found, self._found = self._found, []
+        for key, rank in found:
+            if key not in self.policy:
+                self.policy.restore(key, int(rank))
         used, self._used = self._used, []
         for key in used:
             self.policy.hit(key)
@@ -55,12 +62,12 @@ class Uses:
         self._ranks = ranks | self._ranks
 
     def found(self, key: str, rank: float | None) -> None:
-        """Note the rank of an entry that was read."""
-        if rank is not None and key not in self.policy:
-            self.policy.restore(key, int(rank))
+        """Note the rank of an entry that was read. Any thread may call it."""
+        if rank is not None and len(self._found) < _MOST_USES and key not in self.policy:
+            self._found.append((key, rank))
 
     def forget_keys(self) -> None:
         """Forget all keys: they may be somebody's of whom nothing is to be left."""
-        self._used, self._ranks = [], {}
+        self._used, self._ranks, self._found = [], {}, []
         for key in self.policy.order():
             self.policy.drop(key)

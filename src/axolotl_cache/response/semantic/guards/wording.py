@@ -92,7 +92,11 @@ def scope(a: Facts, b: Facts) -> Veto | None:
 
 def direction(a: Facts, b: Facts) -> Veto | None:
     """Veto if something goes from x to y in one text and back in the other, or words changed places."""
-    turned = {(x, y) for x, y in a.directions if (y, x) in b.directions and (x, y) not in b.directions}
+    turned = {
+        (x, y)
+        for x, y in a.directions
+        if (y, x) in b.directions and not ((x, y) in b.directions and (y, x) in a.directions)
+    }
     if turned:
         return veto("direction", (f"{x} to {y}" for x, y in turned), (f"{y} to {x}" for x, y in turned))
     if a.directions and a.directions == b.directions:

@@ -1,0 +1,1 @@
+"""Why a cache misses, holds much, or answers differently: causes, evidence, fixes, expected gains."""

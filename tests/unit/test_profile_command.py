@@ -1,0 +1,97 @@
+"""`axolotl-cache profile` from a log to the report, the page, the JSON, and a YAML that our loader takes."""
+
+import json
+from random import Random
+
+import pytest
+from click.testing import CliRunner
+
+from axolotl_cache.cli.main import main
+from axolotl_cache.config import load_settings
+
+SYSTEM = "You are the help desk of a bank. " + "Answer politely, in two sentences, and never guess. " * 12
+
+
+@pytest.fixture
+def log(tmp_path):
+    """300 requests over 50 minutes: one system prompt, conversations of 3 turns, questions that recur."""
+    rng, lines = Random(5), []
+    questions = [f"How do I change the address of account {n}?" for n in range(20)]
+    for number in range(100):
+        messages = [{"role": "system", "content": SYSTEM}]
+        for turn in range(3):
+            messages = [*messages, {"role": "user", "content": rng.choice(questions)}]
+            answer = f"You can do that in the app, number {number} turn {turn}. " * 4
+            lines.append(
+                {
+                    "timestamp": 1_767_225_600 + number * 30 + turn * 8,
+                    "request": {"model": "m", "messages": messages},
+                    "session_id": f"s{number}",
+                    "latency": 12.0,
+                    "response": {"choices": [{"message": {"content": answer}}]},
+                }
+            )
+            messages = [*messages, {"role": "assistant", "content": answer}]
+    path = tmp_path / "requests.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines) + "{broken\n")
+    return path
+
+
+def run(*arguments):
+    result = CliRunner().invoke(main, ["profile", "--quiet", *map(str, arguments)])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_the_report_says_what_is_in_the_log(log):
+    found = json.loads(run(log, "--json"))
+    profile = found["profile"]
+    assert found["reading"]["damaged"] == 1
+    assert profile["totals"]["requests"] == 300
+    assert profile["systems"][0]["requests"] == 300
+    assert profile["sessions"]["sessions"] == 100
+    assert profile["concurrency"]["mean"] == pytest.approx(1.2, abs=0.05)
+    assert profile["repeats"]["exact"] == 80  # first turns: 100 of 20 questions
+    assert found["prediction"]["prefix"]["most"] > 0.8
+    assert found["prediction"]["response"]["most"] == pytest.approx(80 / 300)
+
+
+def test_the_yaml_that_is_printed_loads(log, tmp_path):
+    path = tmp_path / "advised.yaml"
+    path.write_text("base_model: some/model\n" + json.loads(run(log, "--json"))["advice"]["yaml"])
+    settings = load_settings(path)
+    assert settings.model.prefix_length >= 128
+    assert 256 <= settings.inference.max_cache_entries <= 2000
+    assert settings.max_memory_usage == 0.25
+    assert settings.session.session_timeout == 600
+
+
+def test_the_size_of_keys_and_values_is_that_of_the_model(log, tmp_path):
+    (tmp_path / "model").mkdir()
+    shape = {"num_hidden_layers": 4, "num_attention_heads": 6, "num_key_value_heads": 2, "hidden_size": 96}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(shape | {"dtype": "float32"}))
+    yaml = tmp_path / "model.yaml"
+    yaml.write_text("base_model: ./model\nbf16: true\n")
+    found = json.loads(run(log, "--json", "--config", yaml))
+    assert found["kv"]["token_bytes"] == 2 * 4 * 2 * 16 * 2
+    assert "max_cache_size" in found["advice"]["yaml"]
+
+
+def test_the_page_stands_alone_and_shows_what_the_log_says_as_text(log, tmp_path):
+    page = tmp_path / "report.html"
+    evil = {"messages": [{"role": "user", "content": "<script>alert(1)</script>"}]}
+    log.write_text(log.read_text() + 2 * (json.dumps(evil) + "\n"))
+    assert "What was read" in run(log, "--html", page)
+    text = page.read_text()
+    assert "<script" not in text
+    assert "http://" not in text
+    assert "https://" not in text
+    assert text.count("<svg") >= 4
+    assert page.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_is_no_log_is_refused_with_what_would_be(tmp_path):
+    (tmp_path / "x").write_text("hello\n")
+    result = CliRunner().invoke(main, ["profile", "--quiet", str(tmp_path / "x")])
+    assert result.exit_code == 2
+    assert "Known are our request log" in result.stderr
