@@ -2,11 +2,12 @@
 
     python benchmarks/policies.py [--quick] [FILE]
 
-Each line of the first table is `adaptive` with one thing changed: token hit rates at 1, 5, 10, 25 and 60 %
-of the distinct blocks, and how much of the gap between `lru` and the optimum is closed. The second table
-bounds from above what a policy can find that tells blocks apart by some facts alone: it is given the true distribution of
-the times to the next use for each class of blocks, and keeps each class for the best time. Room that is empty
-at the start counts as if it could be used later, so that the bound is too high rather than too low.
+Each line of the first table is `adaptive` with one thing changed: token hit rates with room for 1, 5, 10, 25
+and 60 % of the distinct blocks, and how much of the gap between `lru` and the optimum is closed. The second
+table bounds from above what a policy can find that tells blocks apart by some facts alone: it is given the
+true distribution of the times to the next use for each class of blocks, and keeps each class for the best
+time. Room that is empty at the start counts as if it could be used later, so that the bound is too high, not
+too low.
 """
 
 from __future__ import annotations

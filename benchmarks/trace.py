@@ -38,7 +38,6 @@ SOURCES = {
 }
 FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.25, 0.4, 0.6, 1.0)
 GAPS = (0.01, 0.05, 0.1)
-QUICK_REQUESTS = 2000
 
 
 def main() -> None:
@@ -75,7 +74,7 @@ def _one(path: Path, policy: PolicyName, fraction: float) -> tuple[dict[str, flo
 
 
 def _all(*, quick: bool) -> tuple[dict[str, float], list[dict[str, Any]]]:
-    logs = {name: log for name in SOURCES if (log := _log(name, quick=quick)) is not None}
+    logs = {name: log for name in SOURCES if (log := _log(name)) is not None}
     rows = [
         _measured(name, log, fraction, get_args(PolicyName))
         for name, log in logs.items()
@@ -103,14 +102,13 @@ def _all(*, quick: bool) -> tuple[dict[str, float], list[dict[str, Any]]]:
     return figures, [*rows, *replayed]
 
 
-def _log(name: str, *, quick: bool = False, block_tokens: int = 32) -> BlockLog | None:
+def _log(name: str, *, block_tokens: int = 32) -> BlockLog | None:
     path = TRACES / name
     if not path.exists():
         say(f"SKIPPED: {path} is missing. Put it there, or set AXOLOTL_CACHE_TRACES.")
         say(f"It is of {SOURCES[name]}.")
         return None
-    log = read_requests([path], block_tokens=block_tokens)
-    return BlockLog(log.requests[:QUICK_REQUESTS], log.block_size) if quick else log
+    return read_requests([path], block_tokens=block_tokens)
 
 
 def _measured(name: str, log: BlockLog, fraction: float, policies: Sequence[PolicyName]) -> dict[str, Any]:
