@@ -38,6 +38,7 @@ SOURCES = {
 }
 FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.25, 0.4, 0.6, 1.0)
 GAPS = (0.01, 0.05, 0.1)
+PROFILE_FIGURES = ("million_requests_seconds", "million_requests_mib", "planted_causes_found", "false_alarms")
 
 
 def main() -> None:
@@ -98,7 +99,8 @@ def _all(*, quick: bool) -> tuple[dict[str, float], list[dict[str, Any]]]:
     with tempfile.TemporaryDirectory() as folder:
         for name in ("million", "planted"):
             made = import_module(name).figures(Path(folder))
-            figures |= {key: value for key, value in made.items() if key != "rows"}
+            figures |= {key: value for key, value in made.items() if key in PROFILE_FIGURES}
+            rows.append({"part": name, **made})
     return figures, [*rows, *replayed]
 
 
