@@ -18,7 +18,7 @@ def percentile(values: Sequence[float], share: float) -> float:
     return sorted(values)[max(math.ceil(share * len(values)) - 1, 0)]
 
 
-STORED = (Served.HIT_EXACT, Served.HIT_SEMANTIC)
+STORED = tuple(tier for tier in Served if tier.is_stored)
 """Tiers whose answers took no computing."""
 
 
@@ -132,6 +132,11 @@ def table(comparison: Comparison) -> str:
         *(
             [f"{'in other words':<34}{'':>12}{f'{served[Served.HIT_SEMANTIC]} of {count}':>12}"]
             if served[Served.HIT_SEMANTIC]
+            else []
+        ),
+        *(
+            [f"{'from the session':<34}{'':>12}{f'{served[Served.HIT_SESSION]} of {count}':>12}"]
+            if served[Served.HIT_SESSION]
             else []
         ),
         f"{'prefix hits':<34}{'':>12}{f'{served[Served.HIT_PREFIX]} of {count}':>12}",

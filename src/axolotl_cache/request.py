@@ -181,6 +181,11 @@ class Served(StrEnum):
     HIT_PREFIX = "hit-prefix"
     MISS = "miss"
 
+    @property
+    def is_stored(self) -> bool:
+        """Whether the answer was a stored one: nothing was computed for it."""
+        return self not in {Served.HIT_PREFIX, Served.MISS}
+
 
 @dataclass(frozen=True, slots=True)
 class Miss:

@@ -79,8 +79,20 @@ def test_config_says_what_is_in_force_and_where_from(run, yaml_file):
     assert row(result.stdout, "cache_version").split() == ["7", "AXOLOTL_CACHE_CACHE_VERSION"]
     assert row(result.stdout, "prefix_length").split() == ["128", "tokens", "default"]
     assert row(result.stdout, "rope_theta").split() == ["20000.0", "inference.yaml:4"]
-    assert row(result.stdout, "similarity_threshold").split() == ["0.75", "default"]
+    assert row(result.stdout, "similarity_threshold").endswith(
+        "default  (no effect without semantic_matching)"
+    )
     assert "no effect" not in row(result.stdout, "entry_timeout")
+
+
+@pytest.mark.parametrize(("matching", "has_effect"), [("false", False), ("shadow", True), ("true", True)])
+def test_config_says_what_the_similarity_threshold_needs(run, yaml_file, matching, has_effect):
+    environ = {"AXOLOTL_CACHE_SEMANTIC_MATCHING": matching}
+    shown = row(run("config", yaml_file, environ=environ).stdout, "similarity_threshold")
+    assert ("no effect" in shown) is not has_effect
+    content = json.loads(run("config", yaml_file, "--json", environ=environ).stdout)
+    threshold = content["settings"]["session_management.similarity_threshold"]
+    assert threshold["has_effect"] is has_effect
 
 
 def test_config_for_programs(run, yaml_file):

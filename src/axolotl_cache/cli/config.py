@@ -69,7 +69,13 @@ class Line:
     value: Any
     """As JSON takes it; a password is masked."""
     source: Source
-    has_effect: bool = True
+    no_effect: str = ""
+    """Why nothing reads it; empty if something does."""
+
+    @property
+    def has_effect(self) -> bool:
+        """Whether anything reads it."""
+        return not self.no_effect
 
     @property
     def text(self) -> str:
@@ -101,10 +107,17 @@ def lines(settings: Settings) -> Iterator[Line]:
         value = getattr(blocks[block], key)
         value = mask_connection(value) if key == "connection_string" else value
         value = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-        yield Line(block, key, value, source, name not in NO_EFFECT_YET)
+        yield Line(block, key, value, source, _no_effect(name, settings))
     for name in overrides:
         key = name.rpartition(".")[2]
         yield Line(OVERRIDES_HEADING, key, settings.model_overrides[key], settings.sources[name])
+
+
+def _no_effect(name: str, settings: Settings) -> str:
+    if name in NO_EFFECT_YET:
+        return "in this release"
+    is_for_semantic = name == "session_management.similarity_threshold"
+    return "without semantic_matching" if is_for_semantic and not settings.inference.semantic_matching else ""
 
 
 @click.command()
@@ -143,7 +156,7 @@ def _table(settings: Settings) -> str:
         if line.block != block:
             block = line.block
             rows += ["", block or "at the top of the file"]
-        note = "" if line.has_effect else "  (no effect in this release)"
+        note = "" if line.has_effect else f"  (no effect {line.no_effect})"
         rows.append(f"  {line.key:<{key_width}}  {line.text:<{value_width}}  {line.source}{note}")
     if settings.cluster is None:
         rows += ["", "cluster_cache", "  off (not written)"]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 SERVED_IN_WORDS = {
     Served.HIT_EXACT: "from the response cache",
     Served.HIT_SEMANTIC: "from the response cache, asked in other words",
+    Served.HIT_SESSION: "from this session, asked in other words",
     Served.HIT_PREFIX: "computed behind a cached prefix",
     Served.MISS: "computed in full",
 }

@@ -244,8 +244,8 @@ class Pipeline:
         self, semantic: SemanticMatching, exact: ExactTier, question: Question, work: Work, stop: Stop
     ) -> Generator[Delta | Answer, None, None]:
         """Yield the answer to the same question in other words, or a computed one."""
-        records = work.joined.records if work.joined else ()
-        alike = semantic.find(work.request, question, work.namespace, self._leave_out, records)
+        records, topic = (work.joined.records, work.joined.topic) if work.joined else ((), None)
+        alike = semantic.find(work.request, question, work.namespace, self._leave_out, records, topic)
         if alike.hit is not None:
             yield from self._handed_out(self._alike(alike.hit, question, work))
             if alike.hit.found.check and question.not_stored is None:
@@ -363,7 +363,7 @@ class Pipeline:
         took = time.perf_counter() - work.started
         return replace(
             stored,
-            served=Served.HIT_SEMANTIC,
+            served=hit.served,
             usage=usage,
             match=hit.match,
             response_miss=work.response_miss,

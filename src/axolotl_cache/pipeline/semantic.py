@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any, Final, Protocol
 
@@ -14,7 +14,9 @@ from axolotl_cache.erasure import ErasureReport
 from axolotl_cache.errors import ErasureError, StoreError
 from axolotl_cache.namespace import Namespace
 from axolotl_cache.pipeline.background import Background
-from axolotl_cache.request import Match, Miss, Request
+from axolotl_cache.pipeline.topic import Topic
+from axolotl_cache.pipeline.within_session import KEY, WithinSession, within_session
+from axolotl_cache.request import Match, Miss, Request, Served
 from axolotl_cache.response import Entry, SmartInferenceCache
 from axolotl_cache.response.semantic.asked import MOST_CHARACTERS, Asked
 from axolotl_cache.response.semantic.calibration import interval
@@ -38,6 +40,8 @@ NOT_ASKED: Final = {
 """Why a request is not looked up here at all."""
 _TAG: Final = "semantic-partition:"
 _SECONDS_BETWEEN_LISTS: Final = 1.0
+_MOST_LISTS: Final = 50_000
+"""Partitions of which is known when they were read; sessions have some of their own each."""
 
 
 class Explained(Protocol):
@@ -59,6 +63,7 @@ class Hit:
     entry: Entry
     match: Match
     found: Lookup
+    served: Served = Served.HIT_SEMANTIC
 
 
 @dataclass
@@ -70,6 +75,8 @@ class Found:
     miss: Miss | None
     hit: Hit | None = None
     lookup: Lookup | None = None
+    within: WithinSession | None = None
+    """As its session compares it; None without one."""
 
 
 class SemanticMatching:
@@ -116,8 +123,12 @@ class SemanticMatching:
         namespace: Namespace,
         leave_out: Iterable[str],
         records: Sequence[str] = (),
+        topic: Topic | None = None,
     ) -> Found:
         """Look a request up, after the exact tier had no answer.
+
+        A question of a session about entities is answered from that session or not at all: elsewhere nobody
+        knows what was said since.
 
         Cost: one embedding of the last message, and 1 to 3 ms.
 
@@ -127,6 +138,7 @@ class SemanticMatching:
             namespace: of the model that would answer it, and of its tenant.
             leave_out: sampling settings that do not matter.
             records: digests of the records that were joined to it.
+            topic: what its turn is about, if it has a session.
         """
         if not self.enabled:
             return Found(None, None)
@@ -134,28 +146,51 @@ class SemanticMatching:
         if reason is not None:
             return Found(None, Miss(NOT_ASKED[reason]))
         asked = self.tier.asked(_partition(request, namespace, self.tier, leave_out, records), _said(request))
+        within: WithinSession | str | None = None
+        if topic is not None and (topic.entities or topic.is_unsure):
+            within = within_session(topic, request, namespace, self.tier, leave_out)
+        kept = within if isinstance(within, WithinSession) else None
         if not request.cache_control.semantic or question.not_served is not None:
-            return Found(asked, Miss(question.not_served or OFF))
-        self._catch_up(asked.partition)
-        return self._judged(request, question, asked, self.tier.lookup(asked))
+            return Found(asked, Miss(question.not_served or OFF), within=kept)
+        if isinstance(within, str):
+            return Found(asked, Miss(within))
+        return self._judged(request, question, Found(asked, None, within=kept))
 
-    def _judged(self, request: Request, question: Explained, asked: Asked, found: Lookup) -> Found:
-        """Return whether what was found is served."""
+    def _judged(self, request: Request, question: Explained, wanted: Found) -> Found:
+        """Return what is found, and whether it is served."""
+        found = self._looked_up(wanted)
         if not found.would_serve:
-            return Found(asked, Miss(found.why), lookup=found)
+            return replace(wanted, miss=Miss(found.why), lookup=found)
         entry = self._entry_to_serve(request, question, found)
         if isinstance(entry, str):
-            return Found(asked, Miss(entry))
+            return replace(wanted, miss=Miss(entry))
         if self.tier.mode == "shadow":
-            return Found(asked, Miss(SHADOW), lookup=found)
+            return replace(wanted, miss=Miss(SHADOW), lookup=found)
         match = Match(found.question, str(found.candidate), found.probability)
-        return Found(asked, None, Hit(entry, match, found), found)
+        served = Served.HIT_SEMANTIC if wanted.within is None else Served.HIT_SESSION
+        return replace(wanted, hit=Hit(entry, match, found, served), lookup=found)
+
+    def _looked_up(self, wanted: Found) -> Lookup:
+        within = wanted.within
+        asked = wanted.asked if within is None else within.asked
+        if asked is None:
+            raise ValueError("what is not asked is not looked up")
+        self._catch_up(asked.partition)
+        if within is None:
+            return self.tier.lookup(asked)
+        return self.tier.lookup(asked, guard=lambda key: within.guard(self._cache.peek(key)))
 
     def to_store(self, found: Found) -> tuple[Callable[[], Mapping[str, Any]] | None, tuple[str, ...]]:
         """Return what makes the value to store beside a computed answer, and the tags to find it by."""
-        if found.asked is None:
+        asked, within = found.asked, found.within
+        if asked is None:
             return None, ()
-        return found.asked.to_value, (_TAG + found.asked.partition,)
+        if within is None:
+            return asked.to_value, (_TAG + asked.partition,)
+        return (
+            lambda: {**asked.to_value(), KEY: within.to_value()},
+            (_TAG + asked.partition, _TAG + within.asked.partition),
+        )
 
     def computed(self, found: Found, key: str, text: str, *, is_stored: bool) -> None:
         """Take in that a request was answered by the model.
@@ -170,6 +205,8 @@ class SemanticMatching:
                 self.background.submit(lambda: self.compare(near, found.asked, text))
         if is_stored and found.asked is not None:
             self.tier.store(key, found.asked)
+            if found.within is not None:
+                self.tier.store(key, found.within.asked)
 
     def compare(self, found: Lookup, asked: Asked | None, fresh: str) -> None:
         """Compare a candidate's stored answer with a fresh one, and learn from it; nothing if it has gone."""
@@ -268,6 +305,8 @@ class SemanticMatching:
             seen = self._lists.get(partition)
             if seen is not None and (seen[0] == generation or 0 <= now - seen[1] < _SECONDS_BETWEEN_LISTS):
                 return
+            if len(self._lists) >= _MOST_LISTS:
+                self._lists.clear()
             self._lists[partition] = (generation, now)
         keys, held = self._cache.tagged(_TAG + partition), self.tier.held(partition)
         self.tier.forget(held.difference(keys), on_purpose=False)
@@ -275,14 +314,18 @@ class SemanticMatching:
             if key in held:
                 continue
             entry = self._cache.peek(key)
-            value = entry.value if entry is not None else None
-            asked = (
-                Asked.from_value(value.get("asked"), partition, self.tier.embedder)
-                if isinstance(value, dict)
-                else None
-            )
+            asked = self._restored(None if entry is None else entry.value, partition)
             if asked is not None:
                 self.tier.store(key, asked)
+
+    def _restored(self, value: Any, partition: str) -> Asked | None:
+        """Return the question stored beside an answer, as this partition compares it."""
+        stored = value.get("asked") if isinstance(value, dict) else None
+        if not isinstance(stored, dict):
+            return None
+        return Asked.from_value(stored, partition, self.tier.embedder) or Asked.from_value(
+            stored.get(KEY), partition, self.tier.embedder
+        )
 
 
 def _not_asked(request: Request) -> str | None:

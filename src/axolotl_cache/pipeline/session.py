@@ -20,6 +20,7 @@ from axolotl_cache.engine.prompt import PromptRenderer
 from axolotl_cache.entities import Entity
 from axolotl_cache.erasure import ErasureReport, erased_in_all
 from axolotl_cache.errors import StoreError
+from axolotl_cache.pipeline.topic import Topic, spelled_out
 from axolotl_cache.prefix import Fence, Fences, Lease
 from axolotl_cache.request import Answer, EntityUse, Message, Request, SessionAccount
 from axolotl_cache.session import (
@@ -67,6 +68,8 @@ class Joined:
     session: Session | None = None
     turn: int = 0
     unsure: tuple[str, ...] = ()
+    topic: Topic | None = None
+    """What this turn is about; None without a session, and for a plain prompt."""
 
     def lease(self, tokens: Sequence[int]) -> Lease | None:
         """Return what the keys and values of the prompt are to be held under."""
@@ -166,6 +169,7 @@ class SessionStep:
         unsure: tuple[str, ...] = ()
         named: list[Entity] = []
         earlier: list[Entity] = []
+        meant = request.messages[-1].content if request.messages else ""
         if self.sessions is not None and request.session:
             self._end(self.sessions.take_idle(), engine)
             session = self.sessions.use(SessionName(request.tenant, request.principal, request.session))
@@ -176,6 +180,7 @@ class SessionStep:
                     found = session.conversation.read(request.messages)
                     named, unsure = list(found.entities), tuple(e.canonical for e in found.candidates)
                     earlier = list(session.conversation.about)
+                    meant = spelled_out(meant, found)
         uses = self._uses(request, asked, named, earlier)
         if self.records is not None:
             for name in self.records.take_dropped():
@@ -203,6 +208,7 @@ class SessionStep:
             session,
             turn,
             unsure,
+            None if session is None else _topic(session.name, request, uses, meant, is_unsure=bool(unsure)),
         )
 
     def ended(self, joined: Joined) -> None:
@@ -315,6 +321,24 @@ class SessionStep:
 
     def _end(self, sessions: Sequence[Session], engine: Engine) -> int:
         return sum(engine.end(session.lease) for session in sessions)
+
+
+def _topic(
+    name: SessionName, request: Request, uses: Sequence[_Use], meant: str, *, is_unsure: bool
+) -> Topic | None:
+    if not request.messages:
+        return None
+    spoken_of = [use for use in uses if use.why != "earlier turn"]
+    entities = {(use.entity.canonical, use.seen.sight.value, use.seen.digest) for use in spoken_of}
+    labels = {(label, "", "") for label in request.entities if entity_of(label) is None}
+    return Topic(
+        name,
+        tuple(sorted(entities | labels)),
+        tuple(use.seen.digest for use in uses if use.seen.sight is Sight.JOINED),
+        request.messages,
+        meant,
+        is_unsure,
+    )
 
 
 def with_account(answer: Answer, joined: Joined, tokens: Sequence[int] | None) -> Answer:

@@ -62,7 +62,7 @@ class Totals:
         self.served[answer.served] += 1
         self.prompt_tokens += answer.usage.prompt_tokens
         self.completion_tokens += answer.usage.completion_tokens
-        if answer.served in (Served.HIT_EXACT, Served.HIT_SEMANTIC):
+        if answer.served.is_stored:
             self.stored_tokens += answer.usage.prompt_tokens
             self.response_saved_seconds += answer.saved.seconds
         else:

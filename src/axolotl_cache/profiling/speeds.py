@@ -30,7 +30,7 @@ class SpeedFit:
 
     def see(self, record: Record) -> None:
         """Take a request that was computed."""
-        if record.served in {"hit-exact", "hit-semantic"}:
+        if record.served in {"hit-exact", "hit-semantic", "hit-session"}:
             return
         ttft, total, answer = record.ttft_seconds, record.total_seconds, record.completion_tokens
         if ttft is not None and record.prompt_tokens:

@@ -152,7 +152,7 @@ def source_headers(answers: Sequence[Answer]) -> list[tuple[bytes, bytes]]:
     """Return where answers came from, as headers; of several, what the least of them can say."""
     served = least(answer.served for answer in answers)
     headers = [(b"x-cache", served.encode())]
-    if served in (Served.HIT_EXACT, Served.HIT_SEMANTIC):
+    if served.is_stored:
         oldest = max(answer.age_seconds for answer in answers)
         headers.append((b"age", str(int(oldest)).encode()))
     return headers

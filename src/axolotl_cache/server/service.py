@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from axolotl_cache.observe import Observer
-from axolotl_cache.request import Answer, Served
+from axolotl_cache.request import Answer
 from axolotl_cache.server.admission import Admission
 from axolotl_cache.server.backend import Backend, Work
 from axolotl_cache.server.doors import Doors
@@ -130,7 +130,7 @@ class Service:
 
 
 def _computed_tokens(answer: Answer) -> int:
-    if answer.served in (Served.HIT_EXACT, Served.HIT_SEMANTIC):
+    if answer.served.is_stored:
         return 0
     return answer.usage.computed_tokens + answer.usage.completion_tokens
 

@@ -72,7 +72,7 @@ class Examiner:
         self._lifetimes.see(record, keys.full)
         self._heads.see(record)
         self._told += bool(record.served)
-        self._hits += record.served in {"hit-exact", "hit-semantic"}
+        self._hits += record.served in {"hit-exact", "hit-semantic", "hit-session"}
         name = record.namespace.get("namespace", "")
         if name and len(self._namespaces) < 1_000:
             self._namespaces.setdefault(name, self._keys.requests)

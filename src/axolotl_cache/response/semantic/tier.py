@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Literal
@@ -184,10 +184,20 @@ class SemanticTier:
             held = self._partitions.get(partition)
             return frozenset() if held is None else frozenset(held.numbers)
 
-    def lookup(self, asked: Asked, candidates: int = 5) -> Lookup:
+    def lookup(
+        self,
+        asked: Asked,
+        candidates: int = 5,
+        guard: Callable[[str], Veto | None] = lambda key: None,
+    ) -> Lookup:
         """Return the best match among the nearest `candidates`.
 
         Cost: one embedding, and two more where histories told in other words are compared; then about 1 ms.
+
+        Args:
+            asked: what is asked now.
+            candidates: how many of the nearest are compared.
+            guard: one more, which is told the key of a candidate's answer.
         """
         self._read_log()
         with self._lock:
@@ -201,7 +211,7 @@ class SemanticTier:
         best, calibrated, found = 0.0, 0.0, None
         vetoes: list[tuple[Veto, str]] = []
         for (key, other), cosine in near:
-            veto = check_context(mine, other.context)
+            veto = check_context(mine, other.context) or guard(key)
             if veto is not None:
                 vetoes.append((veto, other.text))
                 continue
