@@ -36,7 +36,7 @@ SOURCES = {
     "taubench_gpt4o_airline_dev.jsonl.gz": "https://github.com/sierra-research/tau-bench, "
     "historical_trajectories/gpt-4o-airline.json (MIT)",
 }
-FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
+FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.25, 0.4, 0.6, 1.0)
 GAPS = (0.01, 0.05, 0.1)
 QUICK_REQUESTS = 2000
 

@@ -58,6 +58,7 @@ def open_pipeline(
     *,
     response: SmartInferenceCache | None,
     use_prefix_cache: bool,
+    persistent: bool = True,
     adapters: Mapping[str, Path] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Pipeline:
@@ -69,6 +70,7 @@ def open_pipeline(
         report: gets one line for each thing worth knowing.
         response: the response cache, as from `open_response_cache`; None leaves it out.
         use_prefix_cache: False computes every prompt in full.
+        persistent: False keeps sessions in memory, whatever the settings say.
         adapters: folders of adapters beside the YAML's own, by the name that requests ask for them.
         progress: called with (system prompts computed, in all).
     """
@@ -100,7 +102,7 @@ def open_pipeline(
         semantic=None if response is None else _semantic(settings, response, report),
         prices=_prices(settings.inference.prices),
         model_name=str(settings.axolotl.get("base_model", "")),
-        session=_open_session_step(settings, renderer) if is_caching else None,
+        session=_open_session_step(settings, renderer, persistent) if is_caching else None,
     )
     pipeline.prefix_enabled = use_prefix_cache and engine.can_reuse
     if use_prefix_cache and not engine.can_reuse:
@@ -142,9 +144,9 @@ def _semantic(settings: Settings, response: SmartInferenceCache, report: Report)
     return matching
 
 
-def _open_session_step(settings: Settings, renderer: PromptRenderer) -> SessionStep | None:
+def _open_session_step(settings: Settings, renderer: PromptRenderer, persistent: bool) -> SessionStep | None:
     special = renderer.special_tokens
-    sessions = open_sessions(settings)
+    sessions = open_sessions(settings, persistent=persistent)
     records = open_records(settings, sessions, plain=lambda text: without_special(text, special))
     if sessions is None and records is None:
         return None

@@ -50,8 +50,15 @@ def open_session_store(settings: Settings) -> SharedStore | None:
     ).store
 
 
-def open_sessions(settings: Settings, *, clock: Clock = wall_clock) -> Sessions | None:
+def open_sessions(
+    settings: Settings, *, persistent: bool = True, clock: Clock = wall_clock
+) -> Sessions | None:
     """Return the sessions that the settings describe; None if they are off.
+
+    Args:
+        settings: what is in force.
+        persistent: False keeps them in memory, whatever the settings say.
+        clock: wall clock.
 
     Raises:
         ConfigError: a pattern of `entity_kinds` can't be used; or see `open_session_store`.
@@ -63,7 +70,7 @@ def open_sessions(settings: Settings, *, clock: Clock = wall_clock) -> Sessions 
         settings.session.session_timeout,
         clock,
         extractor=_extractor(settings),
-        store=open_session_store(settings),
+        store=open_session_store(settings) if persistent else None,
     )
 
 

@@ -401,12 +401,13 @@ def test_the_share_of_memory_is_for_reuse_and_running_requests_together(loaded, 
     made = assembly.open_pipeline(settings, loaded, lines.append, response=None, use_prefix_cache=True)
     share = int(assembly.total_memory_bytes(loaded.device) * 0.1)
     cached, running = made.engine._cache._max_bytes, made.engine.running_max_bytes
-    assert cached + running == share
+    answers = share // 32  # kept for the response cache
+    assert cached + running + answers == share
     assert cached == (10**6 if cached_share is None else int(share * cached_share))
     assert any("max_memory_usage" in line for line in lines) is (cached_share is not None)
     made.close()
     off = assembly.open_pipeline(settings, loaded, lines.append, response=None, use_prefix_cache=False)
-    assert off.engine.running_max_bytes == share
+    assert off.engine.running_max_bytes == share - answers
     off.close()
 
 

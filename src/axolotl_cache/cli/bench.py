@@ -87,6 +87,7 @@ def bench(
             say,
             response=response,
             use_prefix_cache=settings.model.enable_prefix_cache,
+            persistent=False,
             progress=progress,
         )
     if named is None:

@@ -69,6 +69,7 @@ def check_answers(settings: Settings, records: Iterable[Record], wanted: int) ->
             say,
             response=response,
             use_prefix_cache=settings.model.enable_prefix_cache,
+            persistent=False,
             progress=progress,
         )
     compared, different = 0, []

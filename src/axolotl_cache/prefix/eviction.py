@@ -1,8 +1,8 @@
 """Who goes first from the prefix tree where it is not simply the oldest: what all such rankings share.
 
-A ranking says what a leaf is worth, and the leaf worth least goes. It looks at `_LOOKED_AT` leaves at a time,
-going round all of them, so that a call costs the same however many there are. And it decides about those who
-come: what is worth less than the least of them is not let in.
+A ranking says what a leaf is worth, and the leaf worth least goes. It looks at a few leaves at a time, going
+round all of them, and keeps the least in view, so that a call costs the same however many there are.
+And it decides about those who come: what is worth less than the least of them is not let in.
 
 It remembers how blocks were used also of those that are gone, by a digest, so that a prompt that comes back
 is known. Blocks that were last asked for together share one record.
@@ -18,11 +18,15 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import islice
+from operator import itemgetter
 from typing import Any, Literal, Protocol
 
 PolicyName = Literal["lru", "lfu", "adaptive"]
 
-_LOOKED_AT = 64
+_LOOKED_AT = 32
+_REMAINING = 32
+"""Of those, so many of the least stay in view, so that before long the least of all are among them."""
 _NAME_BYTES = 8
 _LEAST_REMEMBERED = 4096
 _REMEMBERED_PER_BLOCK = 8
@@ -84,6 +88,7 @@ class Ranking(ABC):
         self._leaves: list[Leaf] = []
         self._places: dict[Leaf, int] = {}
         self._hand = 0
+        self._in_view: list[Leaf] = []
         self._next: tuple[Leaf, float] | None = None
         """The parent of what went last, where it was used alike, and what that was worth."""
         self._held = 0
@@ -197,20 +202,20 @@ class Ranking(ABC):
             leaf, bound = self._next
             if is_free(leaf) and leaf.uses and (worth := self.worth(leaf.uses, now_seconds)) <= bound:
                 return Least(leaf, worth)
-        looked_at, best, least, used_at = 0, None, 0.0, 0.0
-        for leaf in self._round():
-            if leaf.uses is None or not is_free(leaf):
-                continue
-            looked_at += 1
-            worth = self.worth(leaf.uses, now_seconds)
-            if best is None or (worth, leaf.uses.used_at_seconds) < (least, used_at):
-                best, least, used_at = leaf, worth, leaf.uses.used_at_seconds
-            if looked_at == _LOOKED_AT:
-                break
-        if best is None:
-            return None
         self._next = None
-        return Least(best, least)
+        free = islice((leaf for leaf in self._round() if is_free(leaf)), _LOOKED_AT)
+        seen = {leaf: None for leaf in self._in_view if leaf in self._places and is_free(leaf)}
+        seen.update(dict.fromkeys(free))
+        ranked = sorted(
+            (
+                (self.worth(leaf.uses, now_seconds), leaf.uses.used_at_seconds, leaf)
+                for leaf in seen
+                if leaf.uses
+            ),
+            key=itemgetter(0, 1),
+        )
+        self._in_view = [leaf for _, _, leaf in ranked[:_REMAINING]]
+        return Least(ranked[0][2], ranked[0][0]) if ranked else None
 
     def _round(self) -> Iterator[Leaf]:
         """Yield every leaf once, from the hand on; it stays where the caller stops."""

@@ -573,7 +573,7 @@ class PrefixTree(Generic[P]):
             worth = None if must or most < 0 else ranking.worth(uses, now)
             while self.stats.held_bytes > most and self._evict_least(ranking, at_most=worth):
                 pass
-            if ranking.least(now, self._is_free) is None:
+            if self.stats.held_bytes > most and ranking.least(now, self._is_free) is None:
                 self._evict_oldest(self._leased, most)
         return self.stats.held_bytes <= most
 

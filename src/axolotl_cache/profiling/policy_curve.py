@@ -17,8 +17,8 @@ from axolotl_cache.profiling.sampled import SampledTrace
 from axolotl_cache.profiling.simulate import BlockRequest, Simulated, optimum, simulate
 
 OPTIMUM: Final = "optimum"
-SIMULATED_REFERENCES: Final = 20_000
-"""Blocks that a run looks up at the most: it costs some microseconds for each."""
+SIMULATED_REFERENCES: Final = 8_000
+"""Blocks that a run looks up at the most: it costs some 50 microseconds for each."""
 _BLOCK_TOKENS: Final = 2
 """Of the simulated blocks: the least with which a prompt can end in half of one."""
 

@@ -15,10 +15,10 @@ from axolotl_cache.profiling.response_curve import POLICIES, grid, response_hit_
 from axolotl_cache.profiling.stack_distance import Distances, LruCurve, distances, lru_curve, reused_ages
 
 TTLS: Final = (60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 14_400.0, 43_200.0, 86_400.0, 172_800.0, 604_800.0)
-FRACTIONS: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
+FRACTIONS: Final = (0.01, 0.05, 0.1, 0.25, 1.0)
 ENOUGH: Final = 0.95
 """Of the hits that there are: what is asked of a capacity or a TTL before it is recommended."""
-_RESPONSE_REFERENCES: Final = 100_000
+_RESPONSE_REFERENCES: Final = 40_000
 """A policy is run on a sample of so many at most: about 3 microseconds each."""
 
 

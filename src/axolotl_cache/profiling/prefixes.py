@@ -50,11 +50,14 @@ class SystemPrompt:
     """Number of the first request that has it, from 1."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Node:
-    depth: int
+    index: int
+    """Of its depth in `_DEPTHS`."""
     parent: int
     example: str
+    rest: tuple[int, ...]
+    """What the only prompt that came here goes on with; empty once there was a second."""
 
 
 class PrefixCounter:
@@ -71,18 +74,35 @@ class PrefixCounter:
         """Count a request's beginnings. Cost: O(log of its length)."""
         self.requests += 1
         self._block_tokens = blocks.block_tokens
-        ids, asked, parent = blocks.ids, blocks.asked, 0
-        for depth in _DEPTHS:
-            if depth > asked:
-                break
-            block = ids[depth - 1]
-            self._nodes.add(block, partial(_node, depth, parent, record))
-            parent = block
+        ids, asked = blocks.ids, blocks.asked
+        self._count([ids[depth - 1] for depth in _DEPTHS if depth <= asked], record)
         system = record.system
         if system:
             key = digest(system.encode("utf-8", "surrogatepass"))
             first = partial(_system, system, bytes_per_token, self.requests)
             self.different_systems += self._systems.add(key, first) == 1
+
+    def _count(self, path: list[int], record: Record) -> None:
+        """Count the blocks at the depths looked at, as far as they were seen before, and one more.
+
+        What is behind a block that is new is new, too. It waits there until somebody else comes so far: most
+        prompts' ends come once, and would be counted for nothing.
+        """
+        nodes, parent = self._nodes, 0
+        for index, block in enumerate(path):
+            count = nodes.add(block, partial(_node, index, parent, path, record))
+            if count == 1:
+                return
+            if count == 2:
+                self._unfold(block)
+            parent = block
+
+    def _unfold(self, block: int) -> None:
+        node = self._nodes.note(block)
+        if node.rest:
+            child = _Node(node.index + 1, block, "", node.rest[1:])
+            self._nodes.add(node.rest[0], lambda: child)
+            node.rest = ()
 
     def shared(self) -> tuple[SharedPrefix, ...]:
         """Return the prefixes that are worth most, the most valuable first."""
@@ -91,7 +111,7 @@ class PrefixCounter:
         for count, node in found.values():
             longest[node.parent] = max(longest[node.parent], count)
         result = [
-            SharedPrefix(count, node.depth * self._block_tokens, self._example(item))
+            SharedPrefix(count, _DEPTHS[node.index] * self._block_tokens, self._example(item))
             for item, (count, node) in found.items()
             if count > 1 and longest[item] < _GOES_ON * count
         ]
@@ -114,8 +134,8 @@ class PrefixCounter:
         )
 
 
-def _node(depth: int, parent: int, record: Record) -> _Node:
-    return _Node(depth, parent, _beginning(record) if depth == 1 else "")
+def _node(index: int, parent: int, path: list[int], record: Record) -> _Node:
+    return _Node(index, parent, "" if index else _beginning(record), tuple(path[index + 1 :]))
 
 
 def _system(text: str, bytes_per_token: float, request: int) -> SystemPrompt:

@@ -113,7 +113,8 @@ class Profiler:
             return
         self._with_blocks += 1
         self._block_tokens = blocks.block_tokens
-        at = record.arrived_seconds or 0.0
+        # Without times, one second a request: policies want to see them in an order.
+        at = float(self._requests) if record.arrived_seconds is None else record.arrived_seconds
         self._prefix_trace.add(at, blocks.ids, blocks.asked)
         self._response_trace.add(at, (blocks.key,), int(record.is_repeatable))
         self._prefixes.see(record, blocks, self._cutter.bytes_per_token)

@@ -49,8 +49,11 @@ class SessionCounter:
             name = digest(f"{record.tenant}\0{record.session}".encode())
             self._turn(self._turns.pop(name, None), name, record)
         elif blocks.asked:
-            end = next((each for each in reversed(blocks.ids) if each in self._turns), None)
-            before = self._turns.pop(end, None) if end is not None else None
+            before, turns = None, self._turns
+            for block in reversed(blocks.ids):
+                if block in turns:
+                    before = turns.pop(block)
+                    break
             # The last whole block names all before it: who has it goes on from here.
             self._turn(before, blocks.ids[-1], record)
         else:

@@ -15,6 +15,7 @@ from axolotl_cache.profiling.doctor.differences import KeyDifferences
 from axolotl_cache.profiling.doctor.finding import Cause, Finding, Symptom
 from axolotl_cache.profiling.doctor.keys import keys_of
 from axolotl_cache.profiling.doctor.lifetimes import Lifetimes
+from axolotl_cache.profiling.doctor.remedies import ANSWERS, EARLY, KEY_DIFFERENCES
 from axolotl_cache.profiling.record import Record
 
 FEWEST_REQUESTS: Final = 5
@@ -25,64 +26,6 @@ _LEAST_TEXT: Final = 0.05
 """The same of text that changes early and is neither date nor id: that may be what the user asks about."""
 _LEAST_OF_REPEATS: Final = 0.1
 """A TTL or a capacity is too small if it costs so many of the repeats that there are."""
-
-_KEY_TEXTS: Final = {
-    Cause.CLOCK: (
-        "A date or time in the prompt makes equal questions different",
-        "leave the time out, round it to the day, or give it in a tool that the model calls",
-    ),
-    Cause.REQUEST_ID: (
-        "A random id in the prompt makes equal questions different",
-        "send ids beside the prompt (`metadata`, X-Request-Id), not in it",
-    ),
-    Cause.TOOL_ORDER: (
-        "The same tools come in different orders",
-        "sort the tools by name before sending them",
-    ),
-    Cause.TEMPLATE: (
-        "The same messages are rendered by different chat templates",
-        "use one chat template everywhere: compare `chat_template` and the tokenizer of all servers",
-    ),
-    Cause.BLANKS: (
-        "Prompts differ in blanks and line ends only",
-        "strip blanks at the ends of messages, and join parts in one way",
-    ),
-    Cause.MAX_TOKENS: (
-        "The same prompt is asked with different max_tokens",
-        "send one max_tokens for one kind of request: an answer is stored for one limit only",
-    ),
-    Cause.SEEDS: (
-        "The same prompt is asked with different seeds",
-        "send one fixed seed, or temperature 0",
-    ),
-    Cause.NAMESPACE: (
-        "The namespace changed, so that nothing stored before is served",
-        "keep cache_version, environment_tag and weights as they are unless answers must change; "
-        "do not put build numbers or dates in them",
-    ),
-}
-_EARLY: Final = {
-    "time": (
-        Cause.CLOCK,
-        "A date or time stands in front of what never changes",
-        "move it behind the stable instructions (end of the system prompt, or the user's message)",
-    ),
-    "id": (
-        Cause.REQUEST_ID,
-        "An id that is always another stands in front of what never changes",
-        "send it beside the prompt (`metadata`, X-Request-Id), or move it behind the stable instructions",
-    ),
-    "user": (
-        Cause.USER_FIRST,
-        "Who asks stands in front of what is the same for all",
-        "move the user's name and data behind the stable instructions",
-    ),
-    "text": (
-        Cause.TEXT_FIRST,
-        "Text that changes stands in front of text that is always the same",
-        "put the stable instructions first",
-    ),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +107,7 @@ class Examiner:
         for cause, lost in self._keys.lost.items():
             if not self._matters(lost):
                 continue
-            title, fix = _KEY_TEXTS[cause]
+            title, fix = KEY_DIFFERENCES[cause]
             example = self._keys.examples[cause]
             evidence = [
                 f"{lost:,} of {self._keys.requests:,} requests were asked before but for this; "
@@ -233,34 +176,13 @@ class Examiner:
         for cause, count in self._answers.differ.items():
             if count < FEWEST_REQUESTS or count * 100 < self._answers.compared:
                 continue
-            title, fix = _ANSWERS[cause]
+            title, fix = ANSWERS[cause]
             example = self._answers.examples[cause]
             evidence = (
                 f"{count:,} of {self._answers.compared:,} repeated questions got another answer; "
                 f"first: request {example.request} and {example.other}"
             )
             yield Finding(Symptom.INCONSISTENT_ANSWERS, cause, title, (evidence,), fix)
-
-
-_ANSWERS: Final = {
-    Cause.UNSEEDED: (
-        "Answers differ because they are sampled without a seed",
-        "ask with temperature 0 or a seed where one answer is wanted",
-    ),
-    Cause.NAMESPACE: (
-        "Answers differ between versions of the model",
-        "serve one version at a time, or give each its own cache_version",
-    ),
-    Cause.TEMPLATE: (
-        "Answers differ between chat templates",
-        "use one chat template everywhere",
-    ),
-    Cause.UNEXPLAINED: (
-        "The same request got different answers, with no sampling that would explain it",
-        "look for weights changed in place, for engines whose batches change results, and for prompts that "
-        "the log does not show whole; `doctor LOG --config YAML --check 20` asks the model again",
-    ),
-}
 
 
 def _what_changed(parts: Sequence[Mapping[str, str]]) -> list[str]:
@@ -272,7 +194,7 @@ def _what_changed(parts: Sequence[Mapping[str, str]]) -> list[str]:
 
 
 def _early_finding(part: ChangingPart) -> Finding:
-    cause, title, fix = _EARLY[part.kind]
+    cause, title, fix = EARLY[part.kind]
     shown = "; ".join(repr(each) for each in part.examples)
     evidence = (
         f"{part.requests:,} different ones in {part.sampled:,} requests looked at, at character "
