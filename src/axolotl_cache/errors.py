@@ -5,6 +5,7 @@
      +-- RequestError         this one request can't be served as asked; others are not touched
      |    +-- RequestCancelled    it was cancelled before its end, by another than its reader
      |    +-- StreamDiverged      its answer failed half way, and computed again it began otherwise
+     |    +-- ReaderTooSlow       others who read the same answer are too far ahead
      |    +-- NotCached           nothing stored could answer it, and it wanted nothing computed
      +-- ModelLoadError       the model that the YAML names can't be loaded here
      +-- NamespaceMismatch    cached state belongs to another model, template, tenant or version
@@ -59,6 +60,10 @@ class RequestCancelled(RequestError):
 
 class StreamDiverged(RequestError):
     """This answer failed half way, and computed again it began otherwise. Send the request again."""
+
+
+class ReaderTooSlow(RequestError):
+    """This answer was shared, and others are too far ahead of this reader. Send the request again."""
 
 
 class NotCached(RequestError):

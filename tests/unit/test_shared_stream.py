@@ -6,8 +6,8 @@ import time
 import pytest
 
 from axolotl_cache.errors import RequestCancelled, StreamDiverged
-from axolotl_cache.pipeline.shared_stream import SharedStreams
-from axolotl_cache.pipeline.stop import Stop
+from axolotl_cache.streams.shared import SharedStreams
+from axolotl_cache.streams.stop import Stop
 
 
 class Computing:

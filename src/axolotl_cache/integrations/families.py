@@ -33,6 +33,11 @@ def tee(message: Any, stream: Any, keep: Callable[[list[bytes]], None]) -> Any:
     return _in_family(_Tee, family_of(message))(stream, keep)
 
 
+def parts_as_stream(message: Any, first: list[bytes], rest: Any) -> Any:
+    """Return a body that begins with what came already; `rest` is a generator of either kind."""
+    return _in_family(_Parts, family_of(message))(first, rest)
+
+
 @lru_cache
 def _in_family(kind: type, family: Any) -> Any:
     return type(kind.__name__, (kind, family.SyncByteStream, family.AsyncByteStream), {})
@@ -50,6 +55,30 @@ class _Chunks:
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for chunk in self._chunks:
             yield chunk
+
+
+class _Parts:
+    """A body on its way to several readers."""
+
+    def __init__(self, first: list[bytes], rest: Any) -> None:
+        self._first = first
+        self._rest = rest
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._first
+        yield from self._rest
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for chunk in self._first:
+            yield chunk
+        async for chunk in self._rest:
+            yield chunk
+
+    def close(self) -> None:
+        self._rest.close()
+
+    async def aclose(self) -> None:
+        await self._rest.aclose()
 
 
 class _Tee:

@@ -9,12 +9,25 @@ caches only what has a temperature of 0 or a seed, and embeddings.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine, Generator
 from typing import Any, Self, TypeVar
 
+from axolotl_cache.errors import RequestCancelled
 from axolotl_cache.integrations.exchange import Plan
 from axolotl_cache.integrations.families import family_of
-from axolotl_cache.integrations.transport import Compute, Request, Response, Transport, Value
+from axolotl_cache.integrations.transport import (
+    Compute,
+    Request,
+    Response,
+    Transport,
+    Value,
+    is_event_answer,
+    window,
+)
+from axolotl_cache.streams.broadcast import Broadcasts
+from axolotl_cache.streams.shared import SharedStream, SharedStreams, SourceFailed
+from axolotl_cache.streams.stop import Stop
 
 __all__ = ["AsyncCachingTransport", "CachingTransport"]
 
@@ -35,7 +48,7 @@ class CachingTransport(Transport):
     `X-Cache-TTL` (seconds), `X-Cache-Tags` (with commas), `X-Cache-Namespace`; the last three go no
     further. An answer has `X-Cache: hit-exact` or `miss`, and a hit its `Age`.
 
-    Equal requests at the same time are sent once, unless they ask for a stream.
+    Equal requests at the same time are sent once, and those that ask for a stream share it as it comes.
 
     Args:
         cache: where answers are kept; closing the transport does not close it.
@@ -52,6 +65,10 @@ class CachingTransport(Transport):
         ImportError: neither httpx nor httpx2 is installed.
         ValueError: `leave_out` names what tells questions apart, or a tag is a reserved one.
     """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._under_way: SharedStreams[Any] = SharedStreams()
 
     def handle_request(self, request: Request) -> Response:
         """Return the answer, stored or computed. What the inner transport raises is raised."""
@@ -81,6 +98,32 @@ class CachingTransport(Transport):
         body: bytes = request.read()
         return body
 
+    def _join(self, request: Request, plan: Plan) -> tuple[Any, bool] | None:
+        def begin(nobody: Stop) -> Generator[Any, None, None] | None:
+            # What was under way a moment ago may be stored now.
+            return None if self.cache.contains(plan.key) else self._source(request, plan)
+
+        joined = self._under_way.join(plan.key, begin, window)
+        return None if joined is None else (_parts(joined[0]), joined[1])
+
+    async def _next(self, parts: Any) -> Any:
+        return next(parts, None)
+
+    def _source(self, request: Request, plan: Plan) -> Generator[Any, None, None]:
+        response = _at_once(self._sent(request))
+        if not is_event_answer(response):
+            yield response
+            return
+        stream, seen = response.stream, []
+        try:
+            yield response
+            for chunk in stream:
+                seen.append(chunk)
+                yield chunk
+        finally:
+            stream.close()
+            self._keep_events(plan, seen, response.headers["content-type"])
+
     async def _drain(self, response: Response) -> list[bytes]:
         try:
             return list(response.stream)
@@ -96,6 +139,10 @@ class CachingTransport(Transport):
 
 class AsyncCachingTransport(Transport):
     """The same for `httpx.AsyncClient` and `httpx2.AsyncClient`; arguments and rules as there."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._under_way: Broadcasts[Any] = Broadcasts()
 
     async def handle_async_request(self, request: Request) -> Response:
         """Return the answer, stored or computed. What the inner transport raises is raised."""
@@ -124,6 +171,32 @@ class AsyncCachingTransport(Transport):
         body: bytes = await request.aread()
         return body
 
+    def _join(self, request: Request, plan: Plan) -> tuple[Any, bool] | None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return None  # another kind of event loop, in which each asks for itself
+        key = f"{id(loop)}:{plan.key}"
+        return self._under_way.join(key, lambda: self._source(request, plan), window)
+
+    async def _next(self, parts: Any) -> Any:
+        return await anext(parts, None)
+
+    async def _source(self, request: Request, plan: Plan) -> AsyncGenerator[Any, None]:
+        response = await self._sent(request)
+        if not is_event_answer(response):
+            yield response
+            return
+        stream, seen = response.stream, []
+        try:
+            yield response
+            async for chunk in stream:
+                seen.append(chunk)
+                yield chunk
+        finally:
+            await stream.aclose()
+            self._keep_events(plan, seen, response.headers["content-type"])
+
     async def _drain(self, response: Response) -> list[bytes]:
         try:
             return [chunk async for chunk in response.stream]
@@ -135,6 +208,16 @@ class AsyncCachingTransport(Transport):
         return await self.cache.aget_or_compute(
             plan.key, compute, ttl=wish.control.ttl_seconds, tags=wish.tags
         )
+
+
+def _parts(stream: SharedStream[Any]) -> Generator[Any, None, None]:
+    try:
+        yield from stream.read(Stop())
+    except SourceFailed as failed:
+        error = failed.__cause__
+        if isinstance(error, Exception):
+            raise error from None
+        raise RequestCancelled("whoever read this answer from the server was interrupted") from None
 
 
 def _at_once(flow: Coroutine[Any, Any, T]) -> T:

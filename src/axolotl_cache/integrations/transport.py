@@ -13,14 +13,15 @@ from importlib.util import find_spec
 from threading import Lock
 from typing import Any, Final
 
-from axolotl_cache.errors import RequestError
+from axolotl_cache.errors import ReaderTooSlow, RequestError
 from axolotl_cache.integrations.answers import split_events, why_body_not_stored, why_events_not_stored
 from axolotl_cache.integrations.exchange import Plan, make_rules
-from axolotl_cache.integrations.families import FAMILIES, chunks_as_stream, family_of, tee
+from axolotl_cache.integrations.families import FAMILIES, chunks_as_stream, family_of, parts_as_stream, tee
 from axolotl_cache.integrations.tally import Tally
 from axolotl_cache.request import CacheControl, Served
 from axolotl_cache.response import SmartInferenceCache
 from axolotl_cache.response.storable import FAILED
+from axolotl_cache.streams.window import Window
 
 CACHE_HEADER: Final = "x-cache"
 LARGEST_BODY_BYTES: Final = 16 * 2**20
@@ -99,6 +100,17 @@ class Transport(ABC):
     async def _get_or_compute(self, plan: Plan, compute: Compute) -> Value:
         """Return what is stored, or compute it once for all who ask meanwhile."""
 
+    @abstractmethod
+    def _join(self, request: Request, plan: Plan) -> tuple[Any, bool] | None:
+        """Return what is under way, and whether this began it; None if there is nothing to share.
+
+        The first part is the server's response, the others are pieces of its body.
+        """
+
+    @abstractmethod
+    async def _next(self, parts: Any) -> Any:
+        """Return the next part, or None behind the last."""
+
     async def _answer(self, request: Request) -> Response:
         try:
             wish = self._rules.wish(request.headers)
@@ -123,6 +135,39 @@ class Transport(ABC):
                 return self._replay(request, plan, entry.value)
         if control.only_if_cached:
             return _refusal(request, 504, "nothing stored can answer this (only-if-cached)")
+        if plan.streams and plan.may_share:
+            return await self._streamed(request, plan)
+        return await self._computed(request, plan)
+
+    async def _streamed(self, request: Request, plan: Plan) -> Response:
+        """Share what an equal request gets, as it comes, or begin what others may share."""
+        while (joined := self._join(request, plan)) is not None:
+            parts, is_mine = joined
+            try:
+                response = await self._next(parts)
+                is_shared = is_event_answer(response)
+                # Who has had nothing of it yet can begin anew, should it fail. An answer for one ends here.
+                first = None if is_mine and is_shared else await self._next(parts)
+            except ReaderTooSlow:
+                continue
+            except Exception:
+                if is_mine:
+                    raise
+                continue
+            if is_mine:
+                if is_shared:
+                    return _marked(response, parts_as_stream(request, [], parts))
+                return await self._finished(request, plan, response)
+            if is_shared:
+                begun = [] if first is None else [first]
+                headers = _hit_headers(response.headers["content-type"], 0)
+                stream = parts_as_stream(request, begun, parts)
+                return family_of(request).Response(200, headers=headers, stream=stream)
+            if response.status_code == 200:
+                return await self._computed(request, plan)
+        entry = self.cache.lookup(plan.key)
+        if entry is not None:
+            return self._replay(request, plan, entry.value)
         return await self._computed(request, plan)
 
     async def _shared(self, request: Request, plan: Plan) -> Response:
@@ -165,8 +210,10 @@ class Transport(ABC):
                 del self._unshared[next(iter(self._unshared))]
 
     async def _computed(self, request: Request, plan: Plan) -> Response:
-        response = await self._sent(request)
-        if response.status_code == 200 and _is_event_stream(response) and _is_plain(response):
+        return await self._finished(request, plan, await self._sent(request))
+
+    async def _finished(self, request: Request, plan: Plan, response: Response) -> Response:
+        if is_event_answer(response):
 
             def keep(chunks: list[bytes]) -> None:
                 self._keep_events(plan, chunks, response.headers["content-type"])
@@ -199,6 +246,8 @@ class Transport(ABC):
         return response, {"type": response.headers.get("content-type", "application/json"), "chunks": [text]}
 
     def _keep_events(self, plan: Plan, chunks: list[bytes], content_type: str) -> None:
+        if not plan.may_store:
+            return
         text = _text(chunks)
         events = [] if text is None else split_events(text)
         reason = why_events_not_stored(plan.shape, events, plan.wish.control) if events else NOT_TEXT
@@ -212,11 +261,7 @@ class Transport(ABC):
 
     def _replay(self, request: Request, plan: Plan, value: Value) -> Response:
         chunks = [chunk.encode() for chunk in value["chunks"]]
-        headers = {
-            "content-type": value["type"],
-            CACHE_HEADER: str(Served.HIT_EXACT),
-            "age": str(int(self.cache.age(plan.key) or 0)),
-        }
+        headers = _hit_headers(value["type"], int(self.cache.age(plan.key) or 0))
         if not plan.streams:
             headers["content-length"] = str(sum(map(len, chunks)))
         stream = chunks_as_stream(request, chunks)
@@ -226,6 +271,20 @@ class Transport(ABC):
 def _address(url: Any) -> str:
     # Not `str(url)`: a user and a password in it are part of the credentials, which have their own place.
     return f"{url.scheme}://{url.host}:{url.port or ''}{url.raw_path.decode('ascii')}"
+
+
+def is_event_answer(response: Response) -> bool:
+    """Whether it is an answer that comes as events, and can be replayed."""
+    return response.status_code == 200 and _is_event_stream(response) and _is_plain(response)
+
+
+def window() -> Window[Any]:
+    """Return what keeps the parts of a shared stream."""
+    return Window(LARGEST_BODY_BYTES, 0, lambda part: len(part) if isinstance(part, bytes) else 0)
+
+
+def _hit_headers(content_type: str, age: int) -> dict[str, str]:
+    return {"content-type": content_type, CACHE_HEADER: str(Served.HIT_EXACT), "age": str(age)}
 
 
 def _is_plain(response: Response) -> bool:

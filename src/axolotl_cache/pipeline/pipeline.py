@@ -31,8 +31,6 @@ from axolotl_cache.pipeline.invalidate import invalidate_entity
 from axolotl_cache.pipeline.layout_report import LayoutReport
 from axolotl_cache.pipeline.prefix_miss import PREFIX_OFF, prefix_miss
 from axolotl_cache.pipeline.session import Joined, SessionStep, with_account
-from axolotl_cache.pipeline.shared_stream import SharedStreams
-from axolotl_cache.pipeline.stop import Stop
 from axolotl_cache.pipeline.stored import from_entry, to_value
 from axolotl_cache.pipeline.totals import Totals
 from axolotl_cache.pipeline.writing import Writing
@@ -41,6 +39,8 @@ from axolotl_cache.response import Entry, KeyExplanation, SmartInferenceCache
 from axolotl_cache.response.accounts import as_cost
 from axolotl_cache.response.prices import NO_PRICES, Cost, PriceTable
 from axolotl_cache.response.storable import ABORTED, FAILED
+from axolotl_cache.streams.shared import SharedStreams
+from axolotl_cache.streams.stop import Stop
 
 if TYPE_CHECKING:
     from axolotl_cache.pipeline.semantic import Found, Hit, SemanticMatching

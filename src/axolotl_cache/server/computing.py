@@ -8,8 +8,8 @@ from collections.abc import AsyncGenerator, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
-from axolotl_cache.pipeline.stop import Stop
 from axolotl_cache.request import Answer, Delta
+from axolotl_cache.streams.stop import Stop
 
 Parts = Generator[Delta | Answer, None, None]
 

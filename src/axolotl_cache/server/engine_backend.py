@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from axolotl_cache.pipeline import Pipeline
-from axolotl_cache.pipeline.stop import Stop
 from axolotl_cache.request import Answer, Delta, Request
 from axolotl_cache.server.asked import Asked, Rules, read
 from axolotl_cache.server.computing import Computing
 from axolotl_cache.server.exchange import Exchange
 from axolotl_cache.server.replies import Replies, source_headers
+from axolotl_cache.streams.stop import Stop
 
 Begun = Answer | Generator[Delta | Answer, None, None]
 

@@ -20,7 +20,6 @@ from axolotl_cache.response import SmartInferenceCache, owner_tags
 from axolotl_cache.response.ttl_rules import TtlPolicy
 from axolotl_cache.server.affinity import chunk_digests
 from axolotl_cache.server.asked import CHAT
-from axolotl_cache.server.broadcast import Broadcasts
 from axolotl_cache.server.refusal import Refusal
 from axolotl_cache.server.upstream_body import (
     as_hit,
@@ -33,6 +32,7 @@ from axolotl_cache.server.upstream_body import (
 )
 from axolotl_cache.server.upstream_work import Part, Told, UpstreamWork
 from axolotl_cache.server.upstreams import Head, Upstreams
+from axolotl_cache.streams.broadcast import Broadcasts
 
 _LARGEST_KEPT_BYTES: Final = 16 * 2**20
 """A longer answer passes through, and is not kept."""

@@ -11,11 +11,11 @@ from typing import Any
 from axolotl_cache.integrations.exchange import Plan
 from axolotl_cache.request import Answer, Request, Saved, Served, Usage
 from axolotl_cache.response import Entry
-from axolotl_cache.server.broadcast import Broadcasts
 from axolotl_cache.server.exchange import Exchange
 from axolotl_cache.server.refusal import Refusal
 from axolotl_cache.server.upstream_body import EVENTS, is_stream
 from axolotl_cache.server.upstreams import Head
+from axolotl_cache.streams.broadcast import Broadcasts
 
 
 @dataclass(frozen=True, slots=True)

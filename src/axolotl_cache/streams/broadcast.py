@@ -1,11 +1,13 @@
-"""What an upstream sends, for all whose requests are equal: begun once, ended when nobody listens."""
+"""What comes from one source, for all tasks that listen: begun once, ended when nobody listens."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Generic, TypeVar
+
+from axolotl_cache.streams.window import Window
 
 T = TypeVar("T")
 
@@ -19,27 +21,36 @@ class Broadcast(Generic[T]):
     Args:
         source: what is read.
         ended: called once, when there is nothing more to join.
+        window: keeps the parts. If the listener who is furthest is behind by as much as it takes, the source
+            waits; one who is far behind that listener is let go.
     """
 
-    def __init__(self, source: AsyncGenerator[T, None], ended: Callable[[], None]) -> None:
-        self.parts: list[T] = []
+    def __init__(self, source: AsyncGenerator[T, None], ended: Callable[[], None], window: Window[T]) -> None:
+        self._window = window
         self._source = source
         self._ended = ended
         self._more = asyncio.Event()
+        self._room = asyncio.Event()
         self._is_over = False
         self._error: BaseException | None = None
         self.listeners = 0
         self._reading = asyncio.ensure_future(self._read())
 
     async def listen(self) -> AsyncGenerator[T, None]:
-        """Yield all parts, those to come included; raise what ended the source."""
+        """Yield all parts, those to come included; raise what ended the source.
+
+        Raises:
+            ReaderTooSlow: what comes next is not kept any more.
+        """
         self.listeners += 1
         seen = 0
         try:
             while True:
-                while seen < len(self.parts):
+                while seen < self._window.end:
+                    part = self._window.take(seen)
                     seen += 1
-                    yield self.parts[seen - 1]
+                    self._room.set()
+                    yield part
                 if self._is_over:
                     if self._error is not None:
                         raise self._error
@@ -54,9 +65,13 @@ class Broadcast(Generic[T]):
 
     async def _read(self) -> None:
         try:
-            async for part in self._source:
-                self.parts.append(part)
-                self._wake()
+            async with aclosing(self._source) as source:
+                async for part in source:
+                    self._window.add(part)
+                    self._wake()
+                    while self._window.is_full:
+                        self._room.clear()
+                        await self._room.wait()
         except BaseException as error:
             self._error = error
             if not isinstance(error, Exception):
@@ -65,6 +80,11 @@ class Broadcast(Generic[T]):
             self._is_over = True
             self._ended()
             self._wake()
+
+    @property
+    def may_join(self) -> bool:
+        """Whether one who comes now would have all of it."""
+        return self._window.is_whole
 
     def _wake(self) -> None:
         more, self._more = self._more, asyncio.Event()
@@ -78,18 +98,21 @@ class Broadcasts(Generic[T]):
         self._under_way: dict[str, Broadcast[T]] = {}
 
     def join(
-        self, key: str, begin: Callable[[], AsyncGenerator[T, None]]
+        self,
+        key: str,
+        begin: Callable[[], AsyncGenerator[T, None]],
+        window: Callable[[], Window[T]] = Window,
     ) -> tuple[AsyncGenerator[T, None], bool]:
         """Return what is under way for `key`, begun if need be, and whether this began it."""
         known = self._under_way.get(key)
-        if known is not None:
+        if known is not None and known.may_join:
             return known.listen(), False
 
         def ended() -> None:
             if self._under_way.get(key) is mine:
                 del self._under_way[key]
 
-        mine = self._under_way[key] = Broadcast(begin(), ended)
+        mine = self._under_way[key] = Broadcast(begin(), ended, window())
         return mine.listen(), True
 
     @property

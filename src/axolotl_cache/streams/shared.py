@@ -14,12 +14,13 @@ from contextlib import closing
 from typing import Generic, TypeVar
 
 from axolotl_cache.errors import RequestCancelled, StreamDiverged
-from axolotl_cache.pipeline.stop import Stop
+from axolotl_cache.streams.stop import Stop
+from axolotl_cache.streams.window import Window
 
 T = TypeVar("T")
 
 
-class _Failed(Exception):
+class SourceFailed(Exception):
     """Another reader's computation failed."""
 
 
@@ -30,15 +31,20 @@ class SharedStream(Generic[T]):
         source: the computation; run by one reader's thread at a time, closed when nobody reads on.
         ended: called once, when nothing more will come or nobody is left.
         nobody: set when all readers were told to leave, while one of them waits in the computation.
+        window: keeps the parts.
     """
 
     def __init__(
-        self, source: Generator[T, None, None], ended: Callable[[SharedStream[T]], None], nobody: Stop
+        self,
+        source: Generator[T, None, None],
+        ended: Callable[[SharedStream[T]], None],
+        nobody: Stop,
+        window: Window[T],
     ) -> None:
         self._source = source
         self._ended = ended
         self._changed = threading.Condition()
-        self._parts: list[T] = []
+        self._window = window
         self._is_pulled = False
         self._is_over = False
         self._error: BaseException | None = None
@@ -49,7 +55,7 @@ class SharedStream(Generic[T]):
     def join(self) -> bool:
         """Count the caller among the readers: it must then `read`. False if it comes too late."""
         with self._changed:
-            may_join = not (self._is_over or self._nobody.is_set)
+            may_join = self._window.is_whole and not (self._is_over or self._nobody.is_set)
             if may_join:
                 self._readers += 1
             return may_join
@@ -61,8 +67,9 @@ class SharedStream(Generic[T]):
             stop: set when this reader is to leave, though it may be waiting.
 
         Raises:
-            _Failed: the computation failed, with its error as the cause.
+            SourceFailed: the computation failed, with its error as the cause.
             RequestCancelled: it was told to leave.
+            ReaderTooSlow: what comes next is not kept any more.
         """
         seen, was_told = 0, False
 
@@ -74,7 +81,9 @@ class SharedStream(Generic[T]):
         stop.tell(be_told)
         try:
             while self._is_there(seen, stop):
-                yield self._parts[seen]
+                with self._changed:
+                    part = self._window.take(seen)
+                yield part
                 seen += 1
         finally:
             self._leave(was_told)
@@ -92,14 +101,14 @@ class SharedStream(Generic[T]):
         """Return whether there is such a part; wait for it, or have it computed, while that is open."""
         while True:
             with self._changed:
-                while index >= len(self._parts) and self._is_pulled and not stop.is_set:
+                while index >= self._window.end and self._is_pulled and not stop.is_set:
                     self._changed.wait()
                 if stop.is_set:
                     raise RequestCancelled("its reader has left")
-                if index < len(self._parts):
+                if index < self._window.end:
                     return True
                 if self._error is not None:
-                    raise _Failed from self._error
+                    raise SourceFailed from self._error
                 if self._is_over:
                     return False
                 self._is_pulled = True
@@ -119,7 +128,8 @@ class SharedStream(Generic[T]):
                 raise  # it is this thread that is interrupted; to the others it is a failure like any
         finally:
             with self._changed:
-                self._parts += parts
+                for part in parts:
+                    self._window.add(part)
                 self._is_pulled, self._is_over, self._error = False, not parts, error
                 self._changed.notify_all()
             if not parts:
@@ -143,6 +153,33 @@ class SharedStreams(Generic[T]):
         self._lock = threading.Lock()
         self._streams: dict[str, SharedStream[T]] = {}
 
+    def join(
+        self,
+        key: str,
+        begin: Callable[[Stop], Generator[T, None, None] | None],
+        window: Callable[[], Window[T]] = Window,
+    ) -> tuple[SharedStream[T], bool] | None:
+        """Return what is under way for `key`, begun if need be, and whether this began it; then `read` it.
+
+        Args:
+            key: equal for what may be shared.
+            begin: as for `read`; None of it gives None.
+            window: makes what keeps its parts.
+        """
+        with self._lock:
+            stream = self._streams.get(key)
+            if stream is not None and stream.join():
+                return stream, False
+            nobody = Stop()
+            source = begin(nobody)
+            if source is None:
+                return None
+            stream = self._streams[key] = SharedStream(
+                source, lambda over: self._forget(key, over), nobody, window()
+            )
+            stream.join()
+            return stream, True
+
     def read(
         self, key: str, begin: Callable[[Stop], Generator[T, None, None] | None], stop: Stop
     ) -> Generator[tuple[T, bool], None, None]:
@@ -162,31 +199,16 @@ class SharedStreams(Generic[T]):
             Exception: what the computation raised, if this reader began it.
         """
         had: list[T] = []
-        while (joined := self._join(key, begin)) is not None:
+        while (joined := self.join(key, begin)) is not None:
             stream, is_mine = joined
             try:
                 with closing(stream.read(stop)) as parts:
                     for part in behind(had, parts):
                         yield part, is_mine
                 return
-            except _Failed as failed:
+            except SourceFailed as failed:
                 if isinstance(failed.__cause__, Exception) and (is_mine or stop.is_set):
                     raise failed.__cause__ from None
-
-    def _join(
-        self, key: str, begin: Callable[[Stop], Generator[T, None, None] | None]
-    ) -> tuple[SharedStream[T], bool] | None:
-        with self._lock:
-            stream = self._streams.get(key)
-            if stream is not None and stream.join():
-                return stream, False
-            nobody = Stop()
-            source = begin(nobody)
-            if source is None:
-                return None
-            stream = self._streams[key] = SharedStream(source, lambda over: self._forget(key, over), nobody)
-            stream.join()
-            return stream, True
 
     def _forget(self, key: str, stream: SharedStream[T]) -> None:
         with self._lock:
