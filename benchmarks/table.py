@@ -30,6 +30,8 @@ WORDS = {
         "mixed": "Requests of 64 to 1,500 tokens that arrive one after another: tokens/s, against {0}",
         "unshared": "Nothing shared or repeated: throughput",
         "exact": "{0} real questions behind prefixes of 100 to 2,000 tokens: greedy answers identical",
+        "sessions": "{0} turns of conversations about shared bookings: prompt tokens computed",
+        "sessions_ttft": "the same: time to first token, median",
         "memory": "A response hit in memory: key, lookup and value",
         "of": "{0} of {1}",
     },
@@ -46,6 +48,8 @@ WORDS = {
         "mixed": "64 至 1,500 token 的请求陆续到达：token/秒，对比 {0}",
         "unshared": "完全无共享、无重复：吞吐量",
         "exact": "{0} 个真实问题，前缀 100 至 2,000 token：贪心回答完全一致",
+        "sessions": "围绕共同订单的多轮对话，{0} 轮：实际计算的提示 token",
+        "sessions_ttft": "同上：首 token 时间（中位数）",
         "memory": "内存中的一次响应命中：生成键、查找并取值",
         "of": "{1} 中的 {0}",
     },
@@ -89,6 +93,7 @@ def table(words: dict[str, Any]) -> str:
             if peers is None or side in peers:
                 cells = (f"{theirs:.0f}", f"{ours:.0f}", f"{ours / theirs:.1f} x")
                 rows.append((words[workload].format(side), *cells))
+    rows += _sessions(words)
     rows += [
         _row(words["lru"].format(repeats["response_ceiling"]), repeats, "requests_per_second", "{:.2f}"),
         (words["unshared"], "", "", f"{prefix['figures']['throughput_no_hits_on_over_off']:.2f} x"),
@@ -102,6 +107,17 @@ def table(words: dict[str, Any]) -> str:
     ]
     lines = [words["head"], ("---", "--:", "--:", "--:"), *rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def _sessions(words: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    (talks,) = (row for row in result("session-bfloat16")["rows"] if row.get("part") == "airline")
+    tokens = talks["none_computed_tokens"], talks["all_on_computed_tokens"]
+    times = talks["none_median_ttft_ms"], talks["all_on_median_ttft_ms"]
+    name = words["sessions"].format(talks["turns"])
+    return [
+        (name, *(f"{count:,}" for count in tokens), f"{tokens[1] / tokens[0]:.2f} x"),
+        (words["sessions_ttft"], *(f"{time:.0f} ms" for time in times), f"{times[1] / times[0]:.2f} x"),
+    ]
 
 
 def _row(
