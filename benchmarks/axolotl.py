@@ -35,6 +35,12 @@ QLORA = (
 CPU_ONLY = (
     "lora_mlp_kernel: false\nlora_qkv_kernel: false\nlora_o_kernel: false\nlora_embedding_kernel: false\n"
 )
+SEEDED = """\
+import runpy, sys, torch
+torch.manual_seed(0)  # Axolotl seeds after it has made the adapter, whose weights begin at random
+sys.argv = ["axolotl.cli.train", sys.argv[1]]
+runpy.run_module("axolotl.cli.train", run_name="__main__", alter_sys=True)
+"""
 QUESTIONS = (
     "When is the desk open?",
     "Who may open an account?",
@@ -152,7 +158,7 @@ def losses(beside: Beside) -> list[dict[str, Any]]:
     """Train a few steps without and with the plugin; return the losses."""
     rows = []
     for name, more in (("off.yaml", LORA), ("on.yaml", LORA + BLOCKS)):
-        done = beside.run(["-m", "axolotl.cli.train", beside.yaml(name, more, training=True)])
+        done = beside.run(["-c", SEEDED, beside.yaml(name, more, training=True)])
         if done.returncode:
             raise RuntimeError(done.stderr[-3000:])
         states = (beside.folder / f"{name}.out").glob("checkpoint-*/trainer_state.json")
