@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -74,10 +75,11 @@ def profile(
         raise ConfigError([Problem("command line", "--memory", str(error))]) from error
     reading = Reading()
     profiler = Profiler(Cutter())
-    with bytes_bar(logs, quiet=quiet) as progress:
-        for _ in profiler.see_all(read_logs(logs, reading, progress=progress)):
-            pass
-    found = profiler.result()
+    with _uncollected():
+        with bytes_bar(logs, quiet=quiet) as progress:
+            for _ in profiler.see_all(read_logs(logs, reading, progress=progress)):
+                pass
+        found = profiler.result()
     kv = None if settings is None else kv_size(settings.axolotl, folder=settings.path.parent)
     speeds = Speeds(0.0, prefill, decode) if prefill else None
     report = make_report(
@@ -95,6 +97,18 @@ def profile(
         html.write_text(html_report(report), encoding="utf-8")
         os.chmod(html, 0o600)  # it has prompts in it
     click.echo(json.dumps(report.as_json(), ensure_ascii=False) if as_json else text_report(report))
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keep the collector of cycles from walking over what a long log leaves, again and again."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 @contextmanager
