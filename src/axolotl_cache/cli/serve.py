@@ -178,7 +178,7 @@ def serve(
         )
         if upstreams:
             backend: Any = opening.open_upstreams(
-                settings, stack, upstreams, os.environ.get(UPSTREAM_KEY), control, limits
+                settings, stack, upstreams, os.environ.get(UPSTREAM_KEY), control, limits, say
             )
         else:
             with steps_bar("computing system prompts") as progress:
