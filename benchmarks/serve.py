@@ -2,11 +2,13 @@
 
     .venv/bin/python benchmarks/serve.py [--quick]
 
-Three parts. (1) Exact hits: the same few requests again and again, against our server and against LiteLLM's
+Four parts. (1) Exact hits: the same few requests again and again, against our server and against LiteLLM's
 proxy with its memory cache, in turns, both in front of the same stub upstream (`hits`), and against ours with
 its own engine (`hits_engine`). (2) A hit in the stream form: until its first byte. (3) Goodput: requests that
 arrive as Azure's conversation trace has it, at growing rates, the cache off and on; counted are those whose
-first token came within the target. The load is made by this process: what it costs is in the rows.
+first token came within the target. (4) Streams that are left in their midst, each of a session: what is held
+for them once nothing runs. The load is made by this process, the servers are others (but for the last part):
+what it costs is in the rows.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -31,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from common import MODEL, REPOSITORY, arguments, arrivals, banking77, emit, say
+from hang_ups import leaks
 from workloads import scaled_gaps
 
 SEED = 42
@@ -38,7 +41,6 @@ CONNECTIONS = 16
 QUESTIONS = 20
 TARGET_SECONDS = 1.0
 NEW_TOKENS = 16
-HELD = 'axolotl_cache_tier_bytes{tier="running"}'
 KEY = "sk-" + secrets.token_hex(16)
 SYSTEM = "You help the customers of a bank. Answer briefly, and say so if you do not know. " * 8
 
@@ -112,13 +114,14 @@ class _Connection(asyncio.Protocol):
         return len(self._data) >= head + 4 + int(lower[at + 16 : end if end > 0 else None])
 
 
-def raw_request(url: str, body: dict[str, Any]) -> bytes:
+def raw_request(url: str, body: dict[str, Any], headers: Mapping[str, str] | None = None) -> bytes:
     """Return a request as it goes over the wire."""
+    more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
     host = url.removeprefix("http://")
     data = json.dumps(body).encode()
     head = (
         f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {KEY}\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+        f"{more}Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
     )
     return head.encode() + data
 
@@ -392,33 +395,10 @@ def hits_engine(
                 say(str(rows[-1]))
             p99s.append(rows[-2]["p99_ms"])
             firsts.append(rows[-1]["first_byte_p50_ms"])
-        leaked = leaked_bytes(url)
     return rows, {
         "hit_p99_ms": statistics.median(p99s),
         "stream_first_byte_ms": statistics.median(firsts),
-        "leaked_running_bytes": leaked,
     }
-
-
-async def hang_up(url: str, count: int) -> None:
-    """Ask for streams that nobody asked for before, and leave each in its midst."""
-    host, port = url.removeprefix("http://").split(":")
-
-    async def one(number: int) -> None:
-        reader, writer = await asyncio.open_connection(host, int(port))
-        writer.write(raw_request(url, question(f"Story {number}, please.", stream=True, max_tokens=400)))
-        await reader.read(600 if number % 2 else 1)
-        writer.close()
-
-    await asyncio.gather(*map(one, range(count)))
-
-
-def leaked_bytes(url: str) -> float:
-    """Return the bytes that running requests hold, once nothing should run any more."""
-    asyncio.run(hang_up(url, 30))
-    time.sleep(5)
-    held = [line for line in get(url, "/metrics").splitlines() if line.startswith(HELD)]
-    return sum(float(line.rsplit(" ", 1)[1]) for line in held)
 
 
 def goodput(
@@ -470,10 +450,7 @@ async def open_loop(
         await asyncio.sleep(max(began + due - loop.time(), 0))
         sent = loop.time()
         reader, writer = await asyncio.open_connection(host, int(port))
-        raw = raw_request(url, question(text, stream=True))
-        for name, value in headers.items():
-            raw = raw.replace(b"Content-Type", f"{name}: {value}\r\nContent-Type".encode(), 1)
-        writer.write(raw)
+        writer.write(raw_request(url, question(text, stream=True), headers))
         seen = b""
         first = float("inf")
         while data := await reader.read(65536):
@@ -501,6 +478,12 @@ def main() -> None:
     questions = list(dict.fromkeys(banking77()))
     rows: list[dict[str, Any]] = []
     figures: dict[str, float] = {}
+
+    def left_midway(folder: Path) -> tuple[list[dict[str, Any]], dict[str, float]]:
+        row = leaks(folder, 60 if options.quick else 600, SEED, raw_request)
+        say(str(row))
+        return [row], {name: row[name] for name in ("leaked_blocks", "leaked_sessions")}
+
     with tempfile.TemporaryDirectory() as folder:
         for part in (
             lambda: hits(Path(folder), rounds, seconds, questions),
@@ -511,6 +494,7 @@ def main() -> None:
                 (2.0,) if options.quick else (1.0, 2.0, 4.0, 8.0),
                 questions,
             ),
+            lambda: left_midway(Path(folder)),
         ):
             more, found = part()
             rows += more

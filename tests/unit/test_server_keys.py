@@ -27,12 +27,23 @@ def make(path, *arguments):
 
 
 def test_a_key_is_printed_once_and_kept_as_a_digest(path):
-    key = make(path, "ann", "--requests-per-minute", "60", "--cache-bytes", "10MB")
+    key = make(path, "ann", "--requests-per-minute", "60")
     kept = path.read_text()
     assert key.split("-", 2)[2] not in kept
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     owner = read_keys(path).owner(key)
-    assert owner == Tenant("ann", requests_per_minute=60, cache_bytes=10_000_000)
+    assert owner == Tenant("ann", requests_per_minute=60)
+
+
+def test_a_bound_that_nobody_keeps_is_refused(path):
+    refused = CliRunner().invoke(main, ["keys", "add", "ann", "--cache-bytes", "10MB", "--keys", str(path)])
+    assert refused.exit_code == 2
+    assert "not enforced" in refused.output
+    assert not path.exists()
+    make(path, "ann")
+    path.write_text(path.read_text().replace('"tokens_per_minute"', '"cache_bytes": 5, "tokens_per_minute"'))
+    with pytest.raises(ConfigError, match="not enforced"):
+        read_keys(path)
 
 
 @pytest.mark.parametrize("change", ["", "axc-", "axc--", "axc-00000000-x", "KEYx", "KE", "sk-1", "aéc-ü-ß"])

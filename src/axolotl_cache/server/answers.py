@@ -122,10 +122,19 @@ class ModelList(_Said):
     data: list[Model]
 
 
+class SharedHealth(_Said):
+    """How the servers of `cluster_cache` are; requests are served with them and without."""
+
+    is_up: bool
+    copies: int
+    copies_wanted: int
+
+
 class Health(_Said):
     """The answer to /healthz and /readyz."""
 
     status: Literal["ok", "draining", "failed"]
+    shared: SharedHealth | None = None
 
 
 class ErrorDetail(_Said):

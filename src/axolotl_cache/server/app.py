@@ -82,11 +82,19 @@ class App:
         return JSONResponse({"status": "ok"})
 
     async def _readyz(self, request: Request) -> Response:
+        status = "ok" if self.service.backend.is_ready else "failed"
         if self.service.is_draining:
-            return JSONResponse({"status": "draining"}, 503)
-        if not self.service.backend.is_ready:
-            return JSONResponse({"status": "failed"}, 503)
-        return JSONResponse({"status": "ok"})
+            status = "draining"
+        health: dict[str, object] = {"status": status}
+        shared = self.service.backend.shared
+        if shared is not None:  # without addresses and reasons: no key is needed here, and the log has them
+            told = shared.report()
+            health["shared"] = {
+                "is_up": told.is_up,
+                "copies": told.copies,
+                "copies_wanted": told.copies_wanted,
+            }
+        return JSONResponse(health, 200 if status == "ok" else 503)
 
     async def _openapi(self, request: Request) -> Response:
         return JSONResponse(document())

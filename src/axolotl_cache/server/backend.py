@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from axolotl_cache.request import Answer, Request
 from axolotl_cache.server.exchange import Exchange
+
+if TYPE_CHECKING:
+    from axolotl_cache.stores.redis.near import NearStore
 
 
 class Work(Protocol):
@@ -51,6 +54,10 @@ class Backend(Protocol):
     @property
     def is_ready(self) -> bool:
         """Whether requests should be sent here."""
+
+    @property
+    def shared(self) -> NearStore | None:
+        """The servers that `cluster_cache` names; None without any."""
 
     async def models(self) -> list[dict[str, Any]]:
         """Return what requests may name as their model, as OpenAI lists it."""

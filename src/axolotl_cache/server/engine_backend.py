@@ -7,7 +7,7 @@ import time
 from collections.abc import Generator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from axolotl_cache.pipeline import Pipeline
 from axolotl_cache.request import Answer, Delta, Request
@@ -16,6 +16,9 @@ from axolotl_cache.server.computing import Computing
 from axolotl_cache.server.exchange import Exchange
 from axolotl_cache.server.replies import Replies, source_headers
 from axolotl_cache.streams.stop import Stop
+
+if TYPE_CHECKING:
+    from axolotl_cache.stores.redis.near import NearStore
 
 Begun = Answer | Generator[Delta | Answer, None, None]
 
@@ -188,6 +191,12 @@ class EngineBackend:
     def is_ready(self) -> bool:
         """Whether requests should be sent here."""
         return True
+
+    @property
+    def shared(self) -> NearStore | None:
+        """The servers that `cluster_cache` names; None without any."""
+        cache = self.pipeline.response
+        return None if cache is None else cache.shared
 
     async def models(self) -> list[dict[str, Any]]:
         """Return what requests may name as their model, as OpenAI lists it."""

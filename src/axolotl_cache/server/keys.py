@@ -44,8 +44,6 @@ class Tenant:
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     """Tokens that are computed for them; what comes from a cache is free."""
-    cache_bytes: int | None = None
-    """Of stored answers."""
 
 
 NOBODY: Final = Tenant("")
@@ -129,9 +127,14 @@ def read_keys(path: Path) -> KeyRing:
         kept = json.loads(text)
         if kept["format"] != _FORMAT:
             raise _wrong(path, f"is of format {kept['format']!r}, and this release reads {_FORMAT}")
+        for each in kept["tenants"]:
+            if each.pop("cache_bytes", None) is not None:
+                raise _wrong(
+                    path, f"bounds the stored bytes of {each['name']}, which is not enforced: take it out"
+                )
         tenants = {each["name"]: Tenant(**each) for each in kept["tenants"]}
         keys = {each["id"]: Key(**each) for each in kept["keys"]}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _wrong(path, f"is no key file: {error}") from error
     return KeyRing(tenants, keys)
 

@@ -65,7 +65,9 @@ def open_engine(
     from axolotl_cache.assembly import load, open_pipeline  # with torch, which upstreams do without
 
     loaded = load(settings, report)
-    response = stack.enter_context(closing(open_response_cache(settings, concurrency=limits.most_running)))
+    response = stack.enter_context(
+        closing(open_response_cache(settings, concurrency=limits.most_running, report=report))
+    )
     pipeline = open_pipeline(
         settings,
         loaded,
@@ -87,6 +89,7 @@ def open_upstreams(
     key: str | None,
     control: CacheControl,
     limits: Limits,
+    report: Callable[[str], None],
 ) -> UpstreamBackend:
     """Return other servers behind the response cache; `stack` closes that.
 
@@ -109,7 +112,9 @@ def open_upstreams(
         )
     if problems:
         raise ConfigError(problems)
-    cache = stack.enter_context(closing(open_response_cache(settings, concurrency=limits.most_running)))
+    cache = stack.enter_context(
+        closing(open_response_cache(settings, concurrency=limits.most_running, report=report))
+    )
     inference = settings.inference
     terms = Terms(
         inference.environment_tag,

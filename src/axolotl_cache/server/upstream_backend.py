@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic_core import from_json, to_json
 
@@ -33,6 +33,9 @@ from axolotl_cache.server.upstream_body import (
 from axolotl_cache.server.upstream_work import Part, Told, UpstreamWork
 from axolotl_cache.server.upstreams import Head, Upstreams
 from axolotl_cache.streams.broadcast import Broadcasts
+
+if TYPE_CHECKING:
+    from axolotl_cache.stores.redis.near import NearStore
 
 _LARGEST_KEPT_BYTES: Final = 16 * 2**20
 """A longer answer passes through, and is not kept."""
@@ -176,6 +179,11 @@ class UpstreamBackend:
     def is_ready(self) -> bool:
         """Whether any upstream is to be tried."""
         return self.upstreams.alive > 0
+
+    @property
+    def shared(self) -> NearStore | None:
+        """The servers that `cluster_cache` names; None without any."""
+        return None if self.cache is None else self.cache.shared
 
     async def models(self) -> list[dict[str, Any]]:
         """Return what the upstreams list as their models."""

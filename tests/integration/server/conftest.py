@@ -7,11 +7,13 @@ import openai
 import pytest
 
 from axolotl_cache import SmartInferenceCache
+from axolotl_cache.clock import wall_clock
 from axolotl_cache.engine.engine import Engine
 from axolotl_cache.engine.loader import load_model
 from axolotl_cache.engine.prompt import PromptRenderer
 from axolotl_cache.observe import Observer
 from axolotl_cache.pipeline import Pipeline
+from axolotl_cache.pipeline.session import SessionStep
 from axolotl_cache.request import CacheControl
 from axolotl_cache.server.app import App
 from axolotl_cache.server.asked import Rules
@@ -20,6 +22,7 @@ from axolotl_cache.server.engine_backend import EngineBackend
 from axolotl_cache.server.limits import Limits
 from axolotl_cache.server.run import address_of, listen, make_server
 from axolotl_cache.server.service import Service
+from axolotl_cache.session import Sessions
 
 
 @contextmanager
@@ -97,7 +100,13 @@ def serve_model(loaded, memo):
                 memo=memo,
             )
             renderer = PromptRenderer(loaded.tokenizer, loaded.chat_template)
-            pipeline = Pipeline(engine, renderer, loaded.namespace, SmartInferenceCache())
+            pipeline = Pipeline(
+                engine,
+                renderer,
+                loaded.namespace,
+                SmartInferenceCache(),
+                session=SessionStep(renderer, Sessions(1800.0, wall_clock)),
+            )
             stack.callback(pipeline.close)
             stack.enter_context(engine.in_background())
             # The small model's answers have no end of their own.

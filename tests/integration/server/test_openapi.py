@@ -4,8 +4,11 @@ import http.client
 import json
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+from axolotl_cache.stores.redis.stats import LinkReport
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -53,6 +56,16 @@ def test_health_and_readiness_say_when_it_stops(served):
         assert get(served.url, "/readyz") == (503, {"status": "draining"})
     finally:
         served.service.is_draining = False
+
+
+def test_readiness_tells_of_shared_servers_and_not_where_they_are(served, monkeypatch):
+    told = LinkReport(False, "single", "valkey", ("10.0.0.1:6379",), 2, 1, "10.0.0.1:6379 fails", 1, 0)
+    shared = SimpleNamespace(report=lambda: told)
+    monkeypatch.setattr(type(served.service.backend), "shared", property(lambda backend: shared))
+    assert get(served.url, "/readyz") == (
+        200,  # it serves without them
+        {"status": "ok", "shared": {"is_up": False, "copies": 1, "copies_wanted": 2}},
+    )
 
 
 def test_what_is_not_there_is_an_error_in_the_same_shape(served):
