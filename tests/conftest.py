@@ -5,6 +5,15 @@ from pathlib import Path
 
 import pytest
 
+try:
+    from hypothesis import HealthCheck, settings
+except ModuleNotFoundError:  # in the environments of the integrations, whose tests have no use for it
+    pass
+else:
+    # Time is no matter of tests: the first draw of a text builds a table for a second, and machines are busy.
+    settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("untimed")
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 SMOLLM2 = REPOSITORY / "models" / "SmolLM2-135M-Instruct"
 
