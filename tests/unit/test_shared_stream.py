@@ -1,5 +1,6 @@
 """One computation for all equal requests that are under way, and every reader has all of it."""
 
+import gc
 import threading
 import time
 
@@ -249,3 +250,36 @@ def test_a_reader_that_left_does_not_count_for_those_that_came_after():
     assert not compute.nobody.is_set  # the second reads on
     third.close()
     assert texts(second) == [1, 2, 3, 4]
+
+
+def test_a_reader_that_is_collected_while_another_joins_blocks_nobody():
+    streams = SharedStreams()
+
+    class Abandoned:
+        pass
+
+    def source():
+        yield 1
+        yield 2
+
+    def read(key, begin):
+        stream, _ = streams.join(key, begin)
+        return stream.read(Stop())
+
+    def leave_one_and_join():
+        left = Abandoned()
+        left.parts = read("a", lambda _: source())
+        next(left.parts)
+        left.itself = left  # a cycle: gone when it is collected, and not before
+        del left
+        seen.extend(read("b", lambda _: (gc.collect(), source())[1]))
+
+    seen = []
+    thread = threading.Thread(target=leave_one_and_join, daemon=True)
+    gc.disable()
+    try:
+        thread.start()
+        thread.join(20)
+    finally:
+        gc.enable()
+    assert seen == [1, 2]

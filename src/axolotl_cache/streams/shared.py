@@ -150,7 +150,8 @@ class SharedStreams(Generic[T]):
     """The computations that are under way, by key."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Entered again where the collector of cycles ends an abandoned reader in the midst of `join`.
+        self._lock = threading.RLock()
         self._streams: dict[str, SharedStream[T]] = {}
 
     def join(
