@@ -7,8 +7,6 @@ import pytest
 
 from axolotl_cache import SmartInferenceCache
 from axolotl_cache.clock import ManualClock
-from axolotl_cache.engine.engine import Engine
-from axolotl_cache.engine.loader import load_model
 from axolotl_cache.engine.prompt import PromptRenderer
 from axolotl_cache.errors import NotCached
 from axolotl_cache.pipeline import Pipeline
@@ -19,24 +17,6 @@ from axolotl_cache.request import CacheControl, Message, Request, Sampling, Serv
 FIRST = "How do I delete my account?"
 AGAIN = "hi, how do i delete my account please"
 THIRD = "Hello how do I delete my account"
-
-
-@pytest.fixture(scope="module")
-def loaded(small_model_folder, tmp_path_factory):
-    axolotl = {"base_model": str(small_model_folder), "chat_template": "tokenizer_default"}
-    return load_model(axolotl, config_path=tmp_path_factory.mktemp("config") / "c.yaml")
-
-
-@pytest.fixture(scope="module")
-def engine(loaded, tmp_path_factory):
-    return Engine(
-        loaded.model,
-        device=loaded.device,
-        context_length_tokens=loaded.context_length_tokens,
-        end_tokens=loaded.end_tokens,
-        max_cache_bytes=10**8,
-        memo=tmp_path_factory.mktemp("exactness"),
-    )
 
 
 @pytest.fixture

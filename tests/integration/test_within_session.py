@@ -6,8 +6,6 @@ import pytest
 
 from axolotl_cache import SmartInferenceCache
 from axolotl_cache.clock import ManualClock
-from axolotl_cache.engine.engine import Engine
-from axolotl_cache.engine.loader import load_model
 from axolotl_cache.engine.prompt import PromptRenderer
 from axolotl_cache.pipeline import Pipeline, within_session
 from axolotl_cache.pipeline.semantic import SHADOW, open_semantic
@@ -37,24 +35,6 @@ class Orders:
 
     def fetch(self, entity, tenant):
         return {"expected": self.expected[entity.value]}
-
-
-@pytest.fixture(scope="module")
-def loaded(small_model_folder, tmp_path_factory):
-    axolotl = {"base_model": str(small_model_folder), "chat_template": "tokenizer_default"}
-    return load_model(axolotl, config_path=tmp_path_factory.mktemp("config") / "c.yaml")
-
-
-@pytest.fixture(scope="module")
-def engine(loaded, tmp_path_factory):
-    return Engine(
-        loaded.model,
-        device=loaded.device,
-        context_length_tokens=loaded.context_length_tokens,
-        end_tokens=loaded.end_tokens,
-        max_cache_bytes=10**8,
-        memo=tmp_path_factory.mktemp("exactness"),
-    )
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -169,28 +169,8 @@ def learn(
     labels = np.asarray(right, dtype=np.float64)
     if not 0 < labels.sum() < len(labels):
         raise ValueError("a calibration needs right pairs and wrong ones")
-    if not cross_fit:
-        mean, scale, weights = _fit(rows, labels, strength)
-        return Calibration(
-            embedder=embedder,
-            features=names,
-            mean=_rounded(mean),
-            scale=_rounded(scale),
-            weights=_rounded(weights[:-1]),
-            bias=round(float(weights[-1]), 6),
-            pairs=len(labels) if pairs is None else pairs,
-            sources=tuple(sources),
-            brier=1.0,
-            reliability=(),
-        )
-    order = np.random.default_rng(seed).permutation(len(labels)) % folds
-    unseen = np.empty(len(labels))
-    for fold in range(folds):
-        kept = order != fold
-        mean, scale, weights = _fit(rows[kept], labels[kept], strength)
-        unseen[~kept] = sigmoid((rows[~kept] - mean) / scale @ weights[:-1] + weights[-1])
     mean, scale, weights = _fit(rows, labels, strength)
-    return Calibration(
+    fitted = Calibration(
         embedder=embedder,
         features=names,
         mean=_rounded(mean),
@@ -199,6 +179,19 @@ def learn(
         bias=round(float(weights[-1]), 6),
         pairs=len(labels) if pairs is None else pairs,
         sources=tuple(sources),
+        brier=1.0,
+        reliability=(),
+    )
+    if not cross_fit:
+        return fitted
+    order = np.random.default_rng(seed).permutation(len(labels)) % folds
+    unseen = np.empty(len(labels))
+    for fold in range(folds):
+        kept = order != fold
+        mean, scale, weights = _fit(rows[kept], labels[kept], strength)
+        unseen[~kept] = sigmoid((rows[~kept] - mean) / scale @ weights[:-1] + weights[-1])
+    return replace(
+        fitted,
         brier=round(float(np.mean((unseen - labels) ** 2)), 4),
         reliability=reliability(unseen, labels),
         operating=tuple(
