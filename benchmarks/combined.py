@@ -48,7 +48,7 @@ class Size:
 
 
 FULL = Size(48, 8, (0.0, 0.2, 0.4, 0.6), (0, 500, 1000, 2000), (16, 64, 256))
-QUICK = Size(12, 6, (0.0, 0.6), (0, 1000), (128,))
+QUICK = Size(10, 5, (0.0, 0.6), (0, 1000), (128,))
 
 
 def saturated(bench: Bench, asked: Sequence[Asked], new_tokens: int) -> tuple[Rows, Figures]:

@@ -122,6 +122,7 @@ def _conversations(
             open_talks.append((talk, turn + 1))
         elif (following := next(coming, None)) is not None:
             open_talks.append((following, 0))
+    raise ValueError("the conversations are used up: ask for fewer requests")
 
 
 def _history(talk: Talk, turn: int) -> tuple[tuple[str, str], ...]:
