@@ -80,6 +80,11 @@ _SWITCH_SECONDS: Final = 0.0005
     "--max-new-tokens", type=click.IntRange(min=1), help="Longest answer.  [default: what the context leaves]"
 )
 @click.option(
+    "--max-prompt-tokens",
+    type=click.IntRange(min=1),
+    help="Longest prompt that is computed; a longer one gets a 400.  [default: what the context allows]",
+)
+@click.option(
     "--max-body",
     default="8MiB",
     show_default=True,
@@ -135,6 +140,7 @@ def serve(
     max_running: int | None,
     max_waiting: int,
     max_new_tokens: int | None,
+    max_prompt_tokens: int | None,
     max_body: str,
     timeout: float,
     grace: float,
@@ -149,6 +155,10 @@ def serve(
     keys (axolotl-cache keys add NAME), only this machine is served.
     """
     settings = load_for_model(yaml_file, flags)
+    for flag, given in (("--max-new-tokens", max_new_tokens), ("--max-prompt-tokens", max_prompt_tokens)):
+        if upstreams and given is not None:
+            message = "an upstream counts its own tokens: bound them there"
+            raise ConfigError([Problem("command line", flag, message)])
     most_body_bytes = _size("--max-body", max_body)
     limits = Limits(
         most_running=max_running or (64 * len(upstreams) or _LIMITS.most_running),
@@ -174,6 +184,7 @@ def serve(
             adapters=tuple(folders),
             temperature=temperature,
             most_new_tokens=max_new_tokens,
+            most_prompt_tokens=max_prompt_tokens,
             control=control,
         )
         if upstreams:

@@ -51,6 +51,7 @@ class Service:
         self.quotas = Quotas(clock)
         self.admission = Admission(limits.most_running, limits.most_waiting)
         self.is_draining = False
+        backend.bound_tenants(doors.cache_bytes)
 
     def drain(self) -> None:
         """Say from now on that no more requests should be sent."""

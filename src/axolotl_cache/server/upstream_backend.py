@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -174,6 +174,11 @@ class UpstreamBackend:
         value = {"type": head.content_type, "chunks": [as_hit(chunk) for chunk in chunks]}
         tags = (*owners, *request.tags)
         self.cache.set(plan.key, value, ttl=work.ttl_seconds, tags=tags, cost=cost)
+
+    def bound_tenants(self, bound_of: Callable[[str], int | None]) -> None:
+        """Hold no more stored answers of a tenant than so many bytes."""
+        if self.cache is not None:
+            self.cache.bound_tenants(bound_of)
 
     @property
     def is_ready(self) -> bool:

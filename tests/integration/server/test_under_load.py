@@ -162,6 +162,45 @@ def test_tenants_share_nothing_and_have_their_quotas(serve_model):
     assert send(ann)[0] == "hit-exact"
 
 
+def test_a_tenants_bytes_are_bounded_in_every_tier(serve_model):
+    ring = KeyRing({}, {})
+    ann, bob = ring.add(Tenant("ann", cache_bytes=60_000)), ring.add(Tenant("bob"))
+    served = serve_model(keys=ring)
+    response, tree = served.pipeline.response, served.pipeline.engine.prefix_tenants
+    with served.client(key=ann) as first, served.client(key=bob) as second:
+        for number in range(12):
+            for client in (first, second):
+                client.chat.completions.create(**ask(f"Question {number}? " * 30))
+            assert response.tenant_bytes("ann") + tree.held_bytes("ann") <= 60_000 + 2000
+        again = first.chat.completions.with_raw_response.create(**ask("Question 11? " * 30))
+        assert again.headers["x-cache"] == "hit-exact"
+    assert 0 < tree.held_bytes("ann") < tree.held_bytes("bob")
+    assert tree.held_bytes("bob") > 60_000
+
+
+def test_a_prompt_that_is_too_long_is_refused_and_one_that_is_stored_is_not(serve_model):
+    served = serve_model()
+    with served.client() as client:
+        client.chat.completions.create(**ask("word " * 100))
+        served.pipeline.most_prompt_tokens = 50
+        for options in ({}, {"stream": True}):
+            with pytest.raises(openai.BadRequestError, match="at most 50 are taken"):
+                client.chat.completions.create(**ask("words " * 100, **options))
+        assert client.chat.completions.create(**ask("word " * 100)).usage.completion_tokens == 8
+        assert client.chat.completions.create(**ask("word")).usage.completion_tokens == 8
+
+
+def test_several_answers_of_one_request_share_its_id(serve_model):
+    served = serve_model()
+    with served.client() as client:
+        raw = client.chat.completions.with_raw_response.create(**ask("Three?", n=3, seed=3, temperature=1))
+    until(lambda: served.service.observer.answered == 3)
+    records = served.service.observer.recent.newest()
+    assert {record.id for record in records} == {raw.headers["x-request-id"]}
+    assert sorted(record.choice for record in records) == [0, 1, 2]
+    assert all(served.service.observer.recent.get(record.name)[0] is record for record in records)
+
+
 def test_what_fails_for_one_fails_for_no_other(served):
     def good(outcomes):
         with served.client() as client:
