@@ -203,6 +203,18 @@ class Engine:
         """Return the largest and the hottest runs of the prefix tree, about now; as `PrefixTree.runs`."""
         return self._cache.tree.runs(limit) if self._cache else []
 
+    def known_tokens(self, tokens: Sequence[int], *, namespace: str) -> int:
+        """Return how many leading tokens are held in memory now; from any thread, about now. Changes nothing."""
+        return self._cache.known_tokens(tokens, namespace) if self._cache else 0
+
+    @property
+    def device_memory_bytes(self) -> tuple[int, int] | None:
+        """Bytes in use of the GPU, by everybody, and in all; None on a CPU."""
+        if self.device.type != "cuda":
+            return None
+        free, total = torch.cuda.mem_get_info(self.device)
+        return total - free, total
+
     @property
     def lower_tiers(self) -> Sequence[LowerTier]:
         """The tiers below memory, fastest first."""
