@@ -27,9 +27,10 @@ class Stub(BaseHTTPRequestHandler):
     asked = 0
 
     def log_message(self, *_: Any) -> None:
-        pass
+        """Say nothing."""
 
     def do_POST(self) -> None:
+        """Answer, and count."""
         Stub.asked += 1
         self.rfile.read(int(self.headers["content-length"]))
         message = {"role": "assistant", "content": "Please call the number on the back of your card. " * 3}
