@@ -25,6 +25,8 @@ from axolotl_cache.server.limits import Limits
 UPSTREAM_KEY: Final = "AXOLOTL_CACHE_UPSTREAM_KEY"
 
 _LIMITS: Final = Limits()
+_BY_SIGNAL: Final = 128
+"""What shells add to a signal's number."""
 _SWITCH_SECONDS: Final = 0.0005
 """How long one thread may keep the others from Python: hits wait for the engine's thread no longer."""
 
@@ -105,7 +107,7 @@ _SWITCH_SECONDS: Final = 0.0005
     default=_LIMITS.grace_seconds,
     show_default=True,
     metavar="SECONDS",
-    help="How long what runs may go on after SIGTERM or Ctrl + C.",
+    help="How long what runs may go on after SIGTERM or Ctrl + C; a second one ends it at once.",
 )
 @click.option(
     "--request-log",
@@ -213,6 +215,8 @@ def serve(
         if not doors.has_keys:
             say("without keys, only this machine is served: axolotl-cache keys add NAME")
         server.run(sockets=[listening])
+    if server.forced_by is not None:
+        raise SystemExit(_BY_SIGNAL + server.forced_by)
 
 
 def _size(flag: str, text: str) -> int:

@@ -3,6 +3,7 @@
 import asyncio
 import http.client
 import json
+import os
 import random
 import threading
 import time
@@ -280,14 +281,16 @@ def test_a_storm_of_clients_that_hang_up_leaves_nothing(serve_model):
 
 @pytest.mark.slow
 def test_200_clients_a_third_of_whom_hang_up_for_five_minutes(serve_model):
+    """STORM_SECONDS shortens it, for a try by hand."""
     import psutil
 
+    seconds = float(os.environ.get("STORM_SECONDS") or 300)
     served = serve_model(Limits(most_waiting=1000))
     rng = random.Random(6)
-    first = storm(served, 30, 200, rng)
+    first = storm(served, 30, 200, rng)  # until pools and caches are full
     check_the_books(served, *first)
     before = psutil.Process().memory_info().rss
-    second = storm(served, 270, 200, rng)
+    second = storm(served, seconds, 200, rng)
     check_the_books(served, first[0] + second[0], first[1] + second[1])
     grown = psutil.Process().memory_info().rss - before
     print(f"{first[0] + second[0]} requests, {first[1] + second[1]} answered, {grown / 2**20:.1f} MiB more")
