@@ -29,6 +29,7 @@ from axolotl_cache.pipeline.erase import erase_everywhere
 from axolotl_cache.pipeline.exact import OFF, ExactTier, Question
 from axolotl_cache.pipeline.invalidate import invalidate_entity
 from axolotl_cache.pipeline.layout_report import LayoutReport
+from axolotl_cache.pipeline.one_machine import on_one_machine
 from axolotl_cache.pipeline.prefix_miss import PREFIX_OFF, prefix_miss
 from axolotl_cache.pipeline.session import Joined, SessionStep, with_account
 from axolotl_cache.pipeline.stored import from_entry, to_value
@@ -238,8 +239,20 @@ class Pipeline:
         def compute(stop: Stop) -> Generator[Delta | Answer, None, None]:
             return self._counting_all(self._compute(work, stop))
 
+        def find() -> Generator[Delta | Answer, None, None] | None:
+            found = exact.look_up(question) if exact.holds(question) else None
+            if not isinstance(found, Entry):
+                return None
+            return self._handed_out(self._stored(found, question, work.started))
+
+        def alone(stop: Stop) -> Generator[Delta | Answer, None, None]:
+            shared = None if self.response is None else self.response.shared
+            if shared is None or question.not_stored is not None:
+                return compute(stop)
+            return on_one_machine(shared, question.key, find, compute, stop)
+
         if question.may_be_shared:
-            return self._shared(exact, question, compute, work.started, stop)
+            return self._shared(exact, question, alone, work.started, stop)
         return compute(stop)
 
     def _alike_or_computed(

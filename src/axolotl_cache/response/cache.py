@@ -513,8 +513,8 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         return self._tiers.keys(tag=tag)
 
     def generation(self) -> int:
-        """Return a number that is another one once some other process has changed what is stored."""
-        return self._tiers.generation()
+        """Return a number that is another one once another process or machine has changed what is stored."""
+        return self._tiers.generation() + (0 if self._shared is None else self._shared.arrived)
 
     def watch(self, watcher: Watcher) -> None:
         """Have `watcher` told of every entry that goes; see `axolotl_cache.response.tiers.Watcher`."""

@@ -97,10 +97,10 @@ class Index:
         row: bytes | None = self.commands.run(rows, lambda client: client.hget(rows, member), lookup=lookup)
         return row
 
-    def removed_at(self, member: bytes) -> float | None:
+    def removed_at(self, member: bytes, *, lookup: bool) -> float | None:
         """When an entry was last removed on purpose."""
         gone = self._of(member)[5]
-        at: float | None = self.commands.run(gone, lambda client: client.zscore(gone, member))
+        at: float | None = self.commands.run(gone, lambda client: client.zscore(gone, member), lookup=lookup)
         return at
 
     def by_rank(self, tag: str | None = None) -> list[bytes]:
@@ -115,6 +115,19 @@ class Index:
                 ranked = [(member, rank) for member, rank in ranked if member in tagged]
             found += ranked
         return [member for member, _ in sorted(found, key=lambda pair: pair[1])]
+
+    def tagged(self, tag: str) -> list[bytes]:
+        """Return all entries of all scopes with a tag, for a request. Cost: a round trip to each server."""
+        space, layout = self.space, self.commands.layout()
+        asked: dict[Any, list[bytes]] = {}
+        for partition in range(space.partitions):
+            name = space.index(partition)[4]
+            asked.setdefault(layout.primary(name), []).append(name)
+        read = partial(_tagged_in, tag_digest(tag).encode())
+        found: list[bytes] = []
+        for names in asked.values():
+            found += self.commands.run(names[0], partial(read, names), lookup=True)
+        return found
 
     def total(self, field: str, *, highest: bool = False) -> int:
         """Return the sum, or the highest, of a number of all partitions."""
@@ -321,6 +334,13 @@ def _marks(name: bytes, client: redis.Redis) -> Any:
 
 def _all_with_scores(name: bytes, client: redis.Redis) -> Any:
     return client.zrange(name, 0, -1, withscores=True)
+
+
+def _tagged_in(digest: bytes, names: Sequence[bytes], client: redis.Redis) -> list[bytes]:
+    pipe: Any = client.pipeline(transaction=False)
+    for name in names:
+        pipe.zrangebylex(name, b"[" + digest, b"(" + digest + b"\xff")
+    return [each[len(digest) :] for found in pipe.execute() for each in found]
 
 
 def _tagged(name: bytes, digest: bytes, client: redis.Redis) -> Any:

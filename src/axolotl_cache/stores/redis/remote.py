@@ -28,11 +28,14 @@ class Remote(Store, Protocol):
     def stamp(self, key: str, *, lookup: bool = False) -> Stamp | None:
         """Return version and expiry."""
 
-    def removed_at(self, key: str) -> float | None:
+    def removed_at(self, key: str, *, lookup: bool = False) -> float | None:
         """When it was last removed on purpose."""
 
     def write_all(self, entries: Sequence[Entry], now: float) -> list[Written]:
         """Store records, and say what became of each."""
+
+    def tagged(self, tag: str) -> list[str]:
+        """Return the keys with a tag, for a request that waits."""
 
     def erase(self, tag: str | None) -> ErasureReport:
         """Remove what has the tag, of all scopes."""

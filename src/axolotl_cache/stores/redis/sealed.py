@@ -39,9 +39,17 @@ class SealedRedisStore(SealedStore):
             self._unopened += 1
             return None
 
+    def tagged(self, tag: str) -> list[str]:
+        """Return the keys with a tag, for a request that waits."""
+        return self._keys(self.redis.tagged(self._sealer.seal_name(tag, b"tag")))
+
     def stamp(self, key: str, *, lookup: bool = False) -> Stamp | None:
         """Return version and expiry as they are now."""
         return self.redis.stamp(self._name(key), lookup=lookup)
+
+    def removed_at(self, key: str, *, lookup: bool = False) -> float | None:
+        """When `key` was last removed on purpose, by anyone, if that is recent."""
+        return self.redis.removed_at(self._name(key), lookup=lookup)
 
     def write_all(self, entries: Sequence[Entry], now: float) -> list[Written]:
         """Seal and store entries; what had to go is not named."""

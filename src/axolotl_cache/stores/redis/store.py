@@ -128,9 +128,9 @@ class RedisStore:
         moved = self._moved.of(key, row.version)
         return row.stamp if moved is None else Stamp(row.version, moved)
 
-    def removed_at(self, key: str) -> float | None:
+    def removed_at(self, key: str, *, lookup: bool = False) -> float | None:
         """When `key` was last removed on purpose, by anyone, if that is recent."""
-        return self._index.removed_at(self.space.member(key))
+        return self._index.removed_at(self.space.member(key), lookup=lookup)
 
     def keys(self, *, tag: str | None = None) -> list[str]:
         """Return all keys of this scope, or those with a tag, the lowest rank first.
@@ -140,6 +140,13 @@ class RedisStore:
         with self._changing:
             self._puts.write_notes()
         return self._keys_of(self._index.by_rank(tag))
+
+    def tagged(self, tag: str) -> list[str]:
+        """Return the keys of this scope with a tag, for a request that waits.
+
+        Cost: a round trip to each server; nothing is written.
+        """
+        return self._keys_of(self._index.tagged(tag))
 
     def generation(self) -> int:
         """Return a number that has changed if anyone but this object has changed the store since.
