@@ -142,16 +142,21 @@ def _shop(quick: bool) -> Trace | None:
 
 
 def _airline(quick: bool) -> Trace | None:
-    """tau-bench's conversations, eight of them at a time, turn by turn."""
+    """tau-bench's conversations, eight under way at any time; whose turn is next is drawn."""
     found = airline.read()
     if found is None:
         return None
-    talks = found[0][: 16 if quick else 48]
+    rng = random.Random(SEED)  # noqa: S311 - no secret
+    waiting = list(reversed(found[0][: 16 if quick else 48]))
+    going = [[waiting.pop(), 0] for _ in range(8)]
     bodies: list[dict[str, Any]] = []
-    for start in range(0, len(talks), 8):
-        group = talks[start : start + 8]
-        for turn in range(max(len(talk.says) for talk in group)):
-            bodies.extend(_turn(talk, turn) for talk in group if turn < len(talk.says))
+    while going:
+        place = rng.randrange(len(going))
+        talk, turn = going[place]
+        bodies.append(_turn(talk, turn))
+        going[place][1] += 1
+        if turn + 1 == len(talk.says):
+            going[place : place + 1] = [[waiting.pop(), 0]] if waiting else []
     return Trace("tau-bench airline", bodies, None, 160, 32, 1800.0)
 
 
@@ -288,8 +293,13 @@ def _predicted(log: Path, trace: Trace, policy: PolicyName) -> tuple[float, floa
     )
     numbers: dict[int, int] = {}
     computed = [
-        BlockRequest(at, [numbers.setdefault(each, len(numbers)) for each in blocks.ids], blocks.tokens)
-        for at, blocks, was_served in zip(times, cut, served, strict=True)
+        BlockRequest(
+            record.arrived_seconds or 0.0,
+            [numbers.setdefault(each, len(numbers)) for each in blocks.ids],
+            blocks.tokens,
+            record.ttft_seconds or 0.0,
+        )
+        for record, blocks, was_served in zip(records, cut, served, strict=True)
         if not was_served
     ]
     found = simulate(

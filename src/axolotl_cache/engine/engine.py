@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import torch
 
+from axolotl_cache.adjustments import Adjustments
 from axolotl_cache.budget import MemoryBudget, Tenant
 from axolotl_cache.clock import Clock, wall_clock
 from axolotl_cache.engine.adapters import Adapter, Adapters
@@ -119,6 +120,7 @@ class Engine:
         self.exactness = Exactness("none", "the model keeps more than keys and values of each token")
         self._cache: KVCache | None = None
         self._budget: MemoryBudget | None = None
+        self._adjustments = governor.adjustments if governor is not None else Adjustments()
         self._forward: Forward | None = None
         self._runner: Runner
         kv = read_layout(model, device)
@@ -244,6 +246,11 @@ class Engine:
     def cache_tenant(self) -> Tenant | None:
         """The prefix cache, to share memory with others; None if it is off."""
         return self._cache
+
+    @property
+    def adjustments(self) -> Adjustments:
+        """What the caches did to their bounds, and why."""
+        return self._adjustments
 
     def share_memory(self, budget: MemoryBudget) -> None:
         """Look at a budget now and then, which this engine's cache is part of, and heed it."""
