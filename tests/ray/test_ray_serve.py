@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ray = pytest.importorskip("ray", reason="scripts/test --ray: it makes an environment with Ray")
-from ray.util.state import list_actors  # noqa: E402
+from ray.util import list_named_actors  # noqa: E402
 
 from ray import serve  # noqa: E402
 
@@ -59,9 +59,8 @@ def chat(desk, question):
 
 
 def engines():
-    return [
-        actor for actor in list_actors(filters=[("state", "=", "ALIVE")]) if "engine" in (actor.name or "")
-    ]
+    """The names of the replicas that are there."""
+    return {actor["name"] for actor in list_named_actors(all_namespaces=True) if "#engine#" in actor["name"]}
 
 
 def content(answer):
@@ -144,7 +143,7 @@ def test_the_dashboard_shows_every_node(port):
 
 
 def test_a_killed_replica_is_replaced_and_requests_go_on(port):
-    before = {actor.actor_id for actor in engines()}
+    before = engines()
     assert len(before) == 2
     failed, stop = [], threading.Event()
 
@@ -160,11 +159,10 @@ def test_a_killed_replica_is_replaced_and_requests_go_on(port):
     for worker in workers:
         worker.start()
     time.sleep(1)
-    name = engines()[0].name
-    ray.kill(ray.get_actor(name, namespace="serve"), no_restart=True)
+    ray.kill(ray.get_actor(sorted(before)[0], namespace="serve"), no_restart=True)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        now = {actor.actor_id for actor in engines()}
+        now = engines()
         if len(now) == 2 and now != before:
             break
         time.sleep(0.5)
