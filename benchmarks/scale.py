@@ -76,7 +76,7 @@ def _harmonic(n: float, skew: float) -> float:
 
 
 def rows(inputs: Inputs, nodes: tuple[int, ...] = NODES) -> Iterator[dict[str, float]]:
-    """Yield, for each number of nodes, hit rates by how requests are sent, and what the shared tier carries."""
+    """Yield, for each number of nodes, hit rates by how requests are sent, and what the servers carry."""
     for count in nodes:
         held = inputs.memory / (inputs.prefix_tokens * inputs.kv)
         at_random = hot_share(inputs, held)
@@ -94,7 +94,7 @@ def rows(inputs: Inputs, nodes: tuple[int, ...] = NODES) -> Iterator[dict[str, f
 
 
 def blocks(inputs: Inputs, nodes: int) -> Iterator[dict[str, float]]:
-    """Yield, for each block size, what a block costs to load and to compute, and what of a prefix it covers."""
+    """Yield, for each block size, what a block costs to load and to compute, and the part it covers."""
     for block in BLOCKS:
         loaded = load_seconds(inputs, nodes, block)
         computed = block / inputs.prefill

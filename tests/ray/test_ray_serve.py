@@ -24,21 +24,26 @@ SYSTEM = "You are desk {}. " + "Be kind to all who ask, and keep every answer sh
 """Of more than 256 tokens."""
 
 
-@pytest.fixture(scope="module")
-def config(small_model_folder, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("config")
+def written(folder, model, **more):
+    """Write a configuration with everything on disk; give its path."""
     path = folder / "config.yaml"
     path.write_text(
         json.dumps(
             {
-                "base_model": str(small_model_folder),
+                "base_model": str(model),
                 "chat_template": "tokenizer_default",
                 "model_config": {"enable_prefix_cache": True, "cache_backend": "disk"},
                 "inference_settings": {"persistence_path": str(folder / "answers")},
             }
+            | more
         )
     )
     return path
+
+
+@pytest.fixture(scope="module")
+def config(small_model_folder, tmp_path_factory):
+    return written(tmp_path_factory.mktemp("config"), small_model_folder)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +53,7 @@ def port(cluster, config):
 
 
 def deploy(config):
-    serve.run(build_app(config, scaling=Scaling(2, 2, cpus=0.5), model_name="small"), route_prefix="/")
+    serve.run(build_app(config, scaling=Scaling(2, 2, cpus=0.5), cache_truncated=True), route_prefix="/")
 
 
 def chat(desk, question):
@@ -89,7 +94,7 @@ def test_answers_are_those_of_the_engine_alone(port, config):
         for each in questions:
             messages = tuple(Message(m["role"], m["content"]) for m in chat(*each))
             request = Request(messages=messages, sampling=Sampling(max_new_tokens=8))
-            alone.append(backend.pipeline.run(request).text)
+            alone.append(backend.pipeline.answer(request).text)
     assert served == alone
     assert len(set(alone)) > 1  # else equal answers would say nothing
 
@@ -134,7 +139,7 @@ def test_the_dashboard_shows_every_node(port):
     deadline = time.monotonic() + 30
     while True:
         nodes = json.loads(get(port, "/dashboard/api/nodes"))["nodes"]
-        if len(nodes) >= 2 or time.monotonic() > deadline:
+        if (all(node["hit_rates"] for node in nodes[:2]) and len(nodes) >= 2) or time.monotonic() > deadline:
             break
         time.sleep(0.5)
     assert len({node["name"] for node in nodes}) >= 2
@@ -174,12 +179,22 @@ def test_a_killed_replica_is_replaced_and_requests_go_on(port):
     assert failed == []
 
 
-def test_an_update_keeps_what_was_cached(port, config):
-    old = {ask(port, chat(desk, "Before?")).headers["x-replica"] for desk in range(40, 44)}
+@pytest.mark.model
+def test_an_update_keeps_what_was_cached(cluster, smollm2_folder, tmp_path):
+    # The real model: the small one computes faster than a disk gives, and rightly does so.
+    config = written(tmp_path, smollm2_folder, bf16=True)
+    deploy(config)
+    before = {desk: ask(cluster, chat(desk, "Before?"), max_tokens=4) for desk in (40, 41)}
+    old = {answer.headers["x-replica"] for answer in before.values()}
     time.sleep(3)  # for what is written in the background
     deploy(config)
-    for desk in range(40, 44):
-        answer = ask(port, chat(desk, "After?"))
-        assert answer.headers["x-replica"] not in old
-        assert answer.headers["x-cache"] == "hit-prefix", desk
-    assert ask(port, chat(99, "Never seen?")).headers["x-cache"] == "miss"
+    for desk, answer in before.items():
+        again = ask(cluster, chat(desk, "Before?"), max_tokens=4)
+        assert again.headers["x-replica"] not in old
+        assert again.headers["x-cache"] == "hit-exact"
+        assert content(again) == content(answer)
+        other = ask(cluster, chat(desk, "After?"), max_tokens=4)
+        assert other.headers["x-cache"] == "hit-prefix"
+        assert json.loads(other.raw)["usage"]["prompt_tokens_details"]["cached_tokens"] >= 256
+    never = [{"role": "user", "content": "Quite another text, never seen. " * 60}]
+    assert ask(cluster, never, max_tokens=4).headers["x-cache"] == "miss"
