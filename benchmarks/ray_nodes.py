@@ -3,8 +3,8 @@
     python benchmarks/ray_nodes.py [--quick]
 
 Two Ray nodes on this machine (`ray.cluster_utils.Cluster`, at 127.0.0.2 and 127.0.0.3), each with an engine
-over SmolLM2 and a cache folder of its own, and one Valkey for both. For each length: the first node computes a
-prompt and its blocks go to Valkey; the second node is asked for the same prompt, and for another one of the
+over SmolLM2 and a cache folder of its own, and one Valkey for both. For each length: the first node computes
+a prompt and its blocks go to Valkey; the second node is asked for the same prompt, and for another one of the
 same length that nobody has computed. One new token each: the times are those to the first token. Whether to
 load or to compute is the second engine's own choice, made from what it has measured. Needs the extra `ray`.
 """
@@ -28,6 +28,8 @@ ROUNDS = 5
 QUICK_ROUNDS = 3
 SEED = 0
 _WRITE_SECONDS = 30.0
+_HEAR_SECONDS = 6.0
+"""After which the other node has looked again what there is."""
 
 
 class Node:
@@ -98,7 +100,7 @@ def measure(first: Any, second: Any, length: int, rounds: int) -> list[dict[str,
         computed = ray.get(first.ask.remote(shared))
         if not ray.get(first.flush.remote(_WRITE_SECONDS)):
             raise SystemExit("blocks are not on the server after 30 seconds")
-        time.sleep(1.5)  # the second node hears of new blocks within a second
+        time.sleep(_HEAR_SECONDS)
         remote = ray.get(second.ask.remote(shared))
         cold = ray.get(second.ask.remote(alone))
         if remote["text"] != computed["text"]:
