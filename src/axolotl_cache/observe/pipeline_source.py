@@ -65,6 +65,8 @@ class PipelineSource:
             exactness=engine.exactness.mode,
             block_size=engine.block_size,
             switches={"response": pipeline.response_enabled, "prefix": pipeline.prefix_enabled},
+            adjustments=engine.adjustments.last(),
+            adjustment_counts=engine.adjustments.counts(),
         )
 
     def prefixes(self, limit: int) -> list[PrefixView]:

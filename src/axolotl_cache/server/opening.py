@@ -86,6 +86,7 @@ def open_engine(
         progress=progress,
     )
     stack.enter_context(closing(pipeline))
+    pipeline.most_prompt_tokens = rules.most_prompt_tokens
     stack.enter_context(pipeline.engine.in_background())
     return EngineBackend(pipeline, rules, most_running=limits.most_running)
 
