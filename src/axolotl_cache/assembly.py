@@ -193,6 +193,7 @@ def wrap_generate(
             context_length_tokens=live.context_length_tokens(),
             end_tokens=frozenset(),  # each call says its own
             use_prefix_cache=use_prefix_cache,
+            as_generate=settings.inference.same_as_generate,
         )
 
     response = open_response_cache(settings, report=report)
@@ -216,6 +217,7 @@ def _open_engine(
     end_tokens: frozenset[int],
     use_prefix_cache: bool,
     adapters: Adapters | None = None,
+    as_generate: bool = False,
 ) -> Engine:
     total = total_memory_bytes(device)
     share = int(total * settings.max_memory_usage)
@@ -237,6 +239,7 @@ def _open_engine(
         cache_policy=settings.inference.cache_policy,
         max_running_bytes=share - max_cache_bytes - _response_cache_bytes(share),
         strict=settings.inference.strict,
+        as_generate=as_generate,
         adapters=adapters,
         lower=partial(_open_lower, settings, report),
         governor=PressureGovernor(

@@ -22,6 +22,7 @@ from axolotl_cache.adjustments import Adjustments
 from axolotl_cache.budget import MemoryBudget, Tenant
 from axolotl_cache.clock import Clock, wall_clock
 from axolotl_cache.engine.adapters import Adapter, Adapters
+from axolotl_cache.engine.as_generate import own_fence, probe_as_generate, with_filler
 from axolotl_cache.engine.cache import KVCache
 from axolotl_cache.engine.drafts import Drafts
 from axolotl_cache.engine.exactness import Exactness, probe
@@ -66,6 +67,7 @@ class Engine:
             fits, and one always runs. None is no bound but `max_batch`.
         step_tokens: tokens that one step computes at the most.
         strict: also where a token's company can change its bits ("grid"), compute answers as if alone.
+        as_generate: give the bits of transformers' `generate`, where reuse can (engine/as_generate.py).
         draft_tokens: tokens that are guessed ahead at the most, per request and step (engine/drafts.py); 0
             guesses none. Answers are the same; where they would not be ("grid" and the others), none are.
         adapters: the adapters that requests may ask for.
@@ -93,6 +95,7 @@ class Engine:
         max_running_bytes: int | None = None,
         step_tokens: int = 512,
         strict: bool = False,
+        as_generate: bool = False,
         draft_tokens: int = 7,
         adapters: Adapters | None = None,
         lower: Callable[[KVLayout, int], Sequence[LowerTier]] = lambda layout, block_size: (),
@@ -125,10 +128,9 @@ class Engine:
         self._runner: Runner
         kv = read_layout(model, device)
         if kv is not None:
-            pool = KVPool(kv, BLOCK_SIZE_TOKENS)
-            self.exactness = probe(
-                Forward(model, pool, context_length_tokens), memo, report, adapters=adapters is not None
-            )
+            measured = Forward(model, KVPool(kv, BLOCK_SIZE_TOKENS), context_length_tokens)
+            found = probe_as_generate(measured, memo, report) if as_generate else None
+            self.exactness = found or probe(measured, memo, report, adapters=adapters is not None)
         has_state = kv is None
         if self.exactness.mode == "none":
             kv = None
@@ -344,7 +346,16 @@ class Engine:
         whole = list(tokens[: len(tokens) // self.block_size * self.block_size])
         if not whole or self._cache is None:
             return 0
-        list(self._send(whole, Sampling(), 0, namespace=namespace, reuse=True, adapter=adapter))
+        sent = whole
+        if self.exactness.layout.whole:
+            sent = with_filler(whole)
+            if len(sent) > self.context_length_tokens:
+                return 0
+        list(
+            self._send(
+                sent, Sampling(), 0, namespace=namespace, reuse=True, adapter=adapter, kept_tokens=len(whole)
+            )
+        )
         return len(whole)
 
     def step(self) -> bool:
@@ -501,10 +512,14 @@ class Engine:
         end_tokens: frozenset[int] = frozenset(),
         fences: Fences = (),
         lease: Lease | None = None,
+        kept_tokens: int | None = None,
     ) -> Generation:
         if not tokens:
             raise RequestError("the prompt is empty; send at least one token")
         tokens = self._checked(tokens)
+        if self.exactness.layout.whole:
+            own = own_fence(len(tokens))
+            fences = tuple(sorted([*fences, *own], key=lambda fence: fence.position_tokens))
         running = Running(
             Generation(len(tokens), _advance=self._advance, _cancel=self._cancel),
             tokens=tokens,
@@ -517,6 +532,7 @@ class Engine:
             adapter=self._resolved(adapter),
             fences=fences,
             lease=lease,
+            kept_tokens=kept_tokens,
         )
         with self._changed:
             self._scheduler.waiting.append(running)
