@@ -123,7 +123,8 @@ class Pipeline:
         self._exact = None if response is None else ExactTier(response, ttl_rules, self._leave_out)
         self._prices = prices
         self._model_name = model_name
-        self._counting = threading.Lock()
+        # Entered again where the collector of cycles ends an abandoned stream in the midst of counting.
+        self._counting = threading.RLock()
         self._under_way: SharedStreams[Delta | Answer] = SharedStreams()
         self._clock = clock
 
@@ -276,11 +277,13 @@ class Pipeline:
     ) -> Generator[Delta | Answer, None, None]:
         """Yield an answer that is computed once for all who ask for it now."""
         told, first_at = "", started
-        while True:
+
+        def begin(nobody: Stop) -> Generator[Delta | Answer, None, None] | None:
             # Looked up again where a computation begins: another may have ended meanwhile.
-            parts = self._under_way.read(
-                question.key, lambda nobody: None if exact.holds(question) else compute(nobody), stop
-            )
+            return None if exact.holds(question) else exact.alone(question, compute, nobody)
+
+        while True:
+            parts = self._under_way.read(question.key, begin, stop)
             with closing(parts):
                 for part, is_mine in parts:
                     if isinstance(part, Answer):
