@@ -89,7 +89,7 @@ def count(
         for half, other in zip(both, reversed(models), strict=True)
     ]
     result = {}
-    for wrong in (0.01, WRONG, 0.05, 0.1):
+    for wrong in (0.0, 0.01, 0.02, WRONG, 0.05, 0.075, 0.1, 0.15, 0.2):
         limits = [loosest(p, half[2], wrong) for p, half in zip(learnt, both, strict=True)]
         served = np.concatenate([p >= limit for p, limit in zip(counted, reversed(limits), strict=True)])
         good, bad = int((served & right).sum()), int((served & ~right).sum())

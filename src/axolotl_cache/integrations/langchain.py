@@ -170,7 +170,7 @@ def _cost(generations: Sequence[Generation]) -> dict[str, Any] | None:
     for generation in generations:
         message = getattr(generation, "message", None)
         usage = getattr(message, "usage_metadata", None)
-        if usage:
+        if message is not None and usage:
             model = str(message.response_metadata.get("model_name", ""))
             details = {"cached_tokens": (usage.get("input_token_details") or {}).get("cache_read")}
             return asdict(
