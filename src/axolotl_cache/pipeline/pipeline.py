@@ -118,6 +118,8 @@ class Pipeline:
         self.response_enabled = response is not None
         self.semantic = semantic
         self.prefix_enabled = True
+        self.most_prompt_tokens: int | None = None
+        """Longest prompt that is computed; None is no bound but the model's context."""
         self.totals = Totals()
         self._leave_out = tuple(leave_out)
         self._layout = LayoutReport()
@@ -321,6 +323,7 @@ class Pipeline:
         ended = FAILED
         try:
             tokens = self.renderer.tokens(work.text, is_plain=request.prompt is not None)
+            self._check_prompt(tokens)
             self._layout.note(tokens)
             generation = self._generate(request, tokens, work.namespace, work.adapter, work.joined)
             stop.tell(generation.close)
@@ -417,6 +420,9 @@ class Pipeline:
         options: dict[str, Any] = {} if adapter is None else {"adapter": adapter}
         if joined is not None:
             options |= {"fences": joined.fences(tokens), "lease": joined.lease(tokens)}
+        tenants = self.engine.prefix_tenants if request.tenant else None
+        if tenants is not None:
+            tenants.name(namespace.digest, request.tenant)
         special = [self.renderer.special_token(stop) for stop in request.sampling.stop]
         return self.engine.generate(
             tokens,
@@ -602,6 +608,11 @@ class Pipeline:
         if self.adapters is None:
             raise RequestError(f"there is no adapter {request.adapter!r}: this model is served without any")
         return self.adapters.get(request.adapter)
+
+    def _check_prompt(self, tokens: Sequence[int]) -> None:
+        most = self.most_prompt_tokens
+        if most is not None and len(tokens) > most:
+            raise RequestError(f"the prompt has {len(tokens):,} tokens, and at most {most:,} are taken here")
 
     def _namespace(self, adapter: Adapter | None) -> Namespace:
         if adapter is None or self.adapters is None:

@@ -162,6 +162,21 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         """The part of it that is in memory, to share that with other caches (`budget.py`)."""
         return self._tiers
 
+    def bound_tenants(self, bound_of: Callable[[str], int | None]) -> None:
+        """Bound what each tenant holds (the tag `tenant:NAME` of `owner_tags`), beside the bounds of all.
+
+        When the cache is full, the tenant with most above an equal share loses first, bound or not.
+
+        Args:
+            bound_of: returns the most bytes of a tenant, or None; asked whenever one stores something, with
+                locks held: it must be quick.
+        """
+        self._tiers.bound_tenants(bound_of)
+
+    def tenant_bytes(self, tenant: str) -> int:
+        """Return the bytes of a tenant's entries, as far as this process knows them."""
+        return self._tiers.tenant_bytes(tenant)
+
     # The four of every day
 
     def generate_key(self, user_input: Any, **context: Any) -> str:
