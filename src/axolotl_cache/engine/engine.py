@@ -206,7 +206,7 @@ class Engine:
         return self._cache.tree.runs(limit) if self._cache else []
 
     def known_tokens(self, tokens: Sequence[int], *, namespace: str) -> int:
-        """Return how many leading tokens are held in memory now; from any thread, about now. Changes nothing."""
+        """Return how many leading tokens are in memory about now; from any thread. Changes nothing."""
         return self._cache.known_tokens(tokens, namespace) if self._cache else 0
 
     @property

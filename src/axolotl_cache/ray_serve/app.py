@@ -32,8 +32,8 @@ _HEALTH_SECONDS: Final = 5.0
 def build_app(
     yaml_file: str | Path,
     *,
-    scaling: Scaling = Scaling(),  # noqa: B008: frozen
-    limits: Limits = Limits(),  # noqa: B008: likewise
+    scaling: Scaling | None = None,
+    limits: Limits | None = None,
     keys_file: str | Path | None = None,
     model_name: str | None = None,
     flags: Mapping[str, Flag] | None = None,
@@ -43,8 +43,8 @@ def build_app(
 
     Args:
         yaml_file: the configuration; at the same place on every node.
-        scaling: how many replicas, and what each gets.
-        limits: of each replica.
+        scaling: how many replicas, and what each gets; one, if not given.
+        limits: of each replica; those of `axolotl-cache serve`, if not given.
         keys_file: who may ask; without one, only this machine is served.
         model_name: what clients call the model; as the configuration does, if not given.
         flags: settings that win over the configuration's.
@@ -61,7 +61,8 @@ def build_app(
     )
     keys = None if keys_file is None else Path(keys_file).resolve()
     watching = Watching(keeps_text=keys is None)
-    return application(Spec(path, rules, flags or {}, limits, watching, {}, keys), scaling)
+    spec = Spec(path, rules, flags or {}, limits or Limits(), watching, {}, keys)
+    return application(spec, scaling or Scaling())
 
 
 def application(spec: Spec, scaling: Scaling) -> Any:

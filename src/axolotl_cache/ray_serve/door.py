@@ -1,4 +1,4 @@
-"""Where requests come in: read whole, given a ticket, and passed on to the replica that the router chooses."""
+"""Where requests come in: read whole, given a ticket, and passed on to the replica the router chooses."""
 
 from __future__ import annotations
 

@@ -54,7 +54,8 @@ class Holdings:
         with self._lock:
             if ticket.chunks:
                 name = ticket.chunks[-1]
-                self._prompts[name] = self._prompts.pop(name, None) or _Prompt(ticket.chunks, begin)
+                known = self._prompts.pop(name) if name in self._prompts else _Prompt(ticket.chunks, begin)
+                self._prompts[name] = known
                 while len(self._prompts) > self._most_prompts:
                     self._prompts.popitem(last=False)
             if ticket.conversation is not None:

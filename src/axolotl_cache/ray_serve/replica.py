@@ -104,7 +104,7 @@ class EngineReplica:
             raise AxolotlCacheError("the engine has failed")
 
     def __del__(self) -> None:
-        """Close everything: what is not on disk yet is written. Called by Ray when the replica has drained."""
+        """Close everything, writing what is not on disk yet. Called by Ray when the replica has drained."""
         stack = getattr(self, "_stack", None)
         if stack is not None:
             stack.close()

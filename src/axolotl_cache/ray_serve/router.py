@@ -37,8 +37,8 @@ class PrefixRouter(RequestRouter):  # type: ignore[misc]
         if pending_request is not None:
             # Else Ray, with all replicas full, asks again at once, without end.
             pending_request.routing_context.should_backoff = True
-        first = ticket.chunks[0] if ticket.chunks else None
-        return [[candidate_replicas[place]] for place in rank(first, candidates)]
+        order = rank(ticket.chunks, candidates, chunks_a_request=self._knowledge.chunks_a_request)
+        return [[candidate_replicas[place]] for place in order]
 
     def on_request_routed(self, pending_request: PendingRequest, replica_id: ReplicaID, result: Any) -> None:
         """Note where a request went. Called by Ray."""

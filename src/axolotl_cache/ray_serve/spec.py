@@ -59,6 +59,25 @@ class Spec:
     """None: no keys, and only this machine is served."""
 
 
+def scaling_of(replicas: str, *, cpus: float, gpus: float) -> Scaling:
+    """Return what `--replicas` and its companions ask for.
+
+    Args:
+        replicas: a number, or the least and the most with a colon between.
+        cpus: of each.
+        gpus: of each.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    least, colon, most = replicas.partition(":")
+    try:
+        return Scaling(int(least), int(most if colon else least), cpus=cpus, gpus=gpus)
+    except ValueError:
+        problem = Problem("command line", "--replicas", f"{replicas!r} is neither a number nor MIN:MAX")
+        raise ConfigError([problem]) from None
+
+
 def plain(scaling: Scaling) -> dict[str, Any]:
     """Return Ray's own options for the number of replicas."""
     if scaling.min_replicas == scaling.max_replicas:
