@@ -16,6 +16,8 @@ from uuid import uuid4
 from blocks import remote_blocks
 from common import arguments, emit, load, say
 from kills import Outcome, kill_primaries
+from routing import MOONCAKE
+from routing import figures as routing_figures
 from servers import Deployment, deployment, until
 
 SEED = 7
@@ -197,6 +199,10 @@ def main() -> None:
         control = kill_primaries(kind, 2, copies=1, lag_seconds=0.5, say=say)
         rows.append(control.row(f"{kind}, the control: no WAIT, lagging replicas"))
         say(f"  {rows[-1]}")
+    say("routing by prefix and at random, on the trace")
+    routed, ways = routing_figures(MOONCAKE, quick=options.quick)
+    figures |= {name: value for name, value in routed.items() if name.endswith("_hit_rate")}
+    rows += [{"what": "routing"} | row for row in ways]
     emit(
         "cluster",
         figures=figures,

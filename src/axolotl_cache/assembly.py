@@ -26,7 +26,8 @@ from axolotl_cache.pipeline.session import SessionStep
 from axolotl_cache.response import SmartInferenceCache
 from axolotl_cache.response.prices import NO_PRICES, PriceTable
 from axolotl_cache.session.render import without_special
-from axolotl_cache.stored_answers import open_response_cache, shared_tier
+from axolotl_cache.shared_servers import shared_tier
+from axolotl_cache.stored_answers import open_response_cache
 from axolotl_cache.stored_sessions import open_records, open_sessions
 
 if TYPE_CHECKING:

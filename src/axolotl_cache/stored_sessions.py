@@ -17,7 +17,7 @@ from axolotl_cache.paths import cache_home, keys_and_values_home
 from axolotl_cache.prefix import label
 from axolotl_cache.session import Records, Sessions, entity_fence, load_provider
 from axolotl_cache.session.sessions import MOST_SESSIONS
-from axolotl_cache.stored_answers import shared_tier
+from axolotl_cache.shared_servers import shared_tier
 from axolotl_cache.stores import SharedStore, SqliteStore, make_policy, open_disk
 
 _SCOPE: Final = b"sessions"
