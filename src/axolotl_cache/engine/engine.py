@@ -38,7 +38,7 @@ from axolotl_cache.engine.stats import EngineStats
 from axolotl_cache.erasure import ErasureReport
 from axolotl_cache.errors import RequestError
 from axolotl_cache.namespace import BLOCK_SIZE_TOKENS
-from axolotl_cache.prefix import Fences, Lease, PolicyName, PrefixStats, Run
+from axolotl_cache.prefix import Fences, Lease, PolicyName, PrefixStats, Run, TreeTenants
 from axolotl_cache.request import Sampling
 
 _DEFAULT_NEW_TOKENS: Final = 512
@@ -196,9 +196,26 @@ class Engine:
         """Bound on what is held for reuse, as it is now: it shrinks while the machine is short of memory."""
         return self._cache.tree.max_bytes if self._cache else 0
 
+    @property
+    def prefix_tenants(self) -> TreeTenants | None:
+        """What each tenant holds of the prefix cache, and may hold; None without one."""
+        return self._cache.tree.tenants if self._cache else None
+
     def prefix_runs(self, limit: int) -> list[Run]:
         """Return the largest and the hottest runs of the prefix tree, about now; as `PrefixTree.runs`."""
         return self._cache.tree.runs(limit) if self._cache else []
+
+    def known_tokens(self, tokens: Sequence[int], *, namespace: str) -> int:
+        """Return how many leading tokens are in memory about now; from any thread. Changes nothing."""
+        return self._cache.known_tokens(tokens, namespace) if self._cache else 0
+
+    @property
+    def device_memory_bytes(self) -> tuple[int, int] | None:
+        """Bytes in use of the GPU, by everybody, and in all; None on a CPU."""
+        if self.device.type != "cuda":
+            return None
+        free, total = torch.cuda.mem_get_info(self.device)
+        return total - free, total
 
     @property
     def lower_tiers(self) -> Sequence[LowerTier]:

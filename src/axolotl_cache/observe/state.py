@@ -67,6 +67,9 @@ class NodeState:
     requests: int = 0
     held_bytes: int = 0
     """Bytes of all tiers in memory."""
+    gpu_memory_bytes: int | None = None
+    """In use, by everybody; None without a GPU."""
+    gpu_total_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
