@@ -26,6 +26,7 @@ NO_STORE: Final = "the request asked not to store it (no-store)"
 NO_CACHE: Final = "the request asked for a new answer (no-cache)"
 TOO_OLD: Final = "the stored answer is older than the request accepts (max-age)"
 WRONG: Final = "this same answer was reported as wrong"
+DROPPED: Final = "what is known of an entity in it was dropped while it was computed"
 OFF: Final = "the response cache is off"
 
 _MAY_BE_LEFT_OUT: Final = frozenset(field.name for field in fields(Sampling))

@@ -26,7 +26,7 @@ from axolotl_cache.errors import CapacityError, NotCached, RequestCancelled, Req
 from axolotl_cache.namespace import Namespace
 from axolotl_cache.pipeline.account import Account
 from axolotl_cache.pipeline.erase import erase_everywhere
-from axolotl_cache.pipeline.exact import OFF, ExactTier, Question
+from axolotl_cache.pipeline.exact import DROPPED, OFF, ExactTier, Question
 from axolotl_cache.pipeline.invalidate import invalidate_entity
 from axolotl_cache.pipeline.layout_report import LayoutReport
 from axolotl_cache.pipeline.one_machine import on_one_machine
@@ -179,7 +179,7 @@ class Pipeline:
                     else:
                         yield part
         finally:
-            session.ended(joined)
+            session.ended(joined, self.engine)
 
     def _begin(
         self, request: Request, joined: Joined | None, stop: Stop, started: float | None = None
@@ -357,13 +357,29 @@ class Pipeline:
         """Store a computed answer, and tell the semantic tier of it; return why it is not stored."""
         if work.question is None or self._exact is None:
             return OFF
+        if self._is_dropped(work):
+            return DROPPED
         name = self._account.name(work.request)
         if self.semantic is None or work.alike is None:
-            return self._exact.keep(work.question, answer, name)
+            not_stored = self._exact.keep(work.question, answer, name)
+            return self._unless_dropped(work, not_stored)
         asked, tags = self.semantic.to_store(work.alike)
         not_stored = self._exact.keep(work.question, answer, name, asked, tags)
+        not_stored = self._unless_dropped(work, not_stored)
         self.semantic.computed(work.alike, work.question.key, answer.text, is_stored=not_stored is None)
         return not_stored
+
+    def _is_dropped(self, work: Work) -> bool:
+        joined = work.joined
+        return joined is not None and self.session is not None and self.session.is_dropped(joined)
+
+    def _unless_dropped(self, work: Work, not_stored: str | None) -> str | None:
+        """Take an answer out again whose entity was dropped while it was being stored."""
+        if not_stored is not None or not self._is_dropped(work) or work.question is None:
+            return not_stored
+        if self.response is not None:
+            self.response.pop(work.question.key, None)
+        return DROPPED
 
     def _alike(self, hit: Hit, question: Question, work: Work) -> Answer:
         """Return a stored answer to another question, as the answer to this one."""

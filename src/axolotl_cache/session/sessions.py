@@ -191,6 +191,10 @@ class Sessions:
             now = self._clock()
             self._store.put(_drop_key(name), Record(b"", _DROPPED, now, now + _DROPPED_SECONDS), now)
 
+    def now(self) -> float:
+        """Return the time on the clock of sessions, seconds since the epoch."""
+        return self._clock()
+
     def dropped_at(self, name: str) -> float | None:
         """Return when records of an entity were last dropped, by any process; None if never, or long ago."""
         if self._store is None:
