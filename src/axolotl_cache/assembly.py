@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from axolotl_cache.adjustments import Change
 from axolotl_cache.budget import Claim, MemoryBudget, Move
 from axolotl_cache.config import Prices, Settings, format_size, read_encryption_key
 from axolotl_cache.engine.adapters import Adapters
@@ -264,6 +265,14 @@ def _share_memory(
     prefix_bytes = _prefix_cache_bytes(settings, share)
 
     def told(move: Move) -> None:
+        kept, lost = move.lost_seconds
+        engine.adjustments.note(
+            Change.MOVE,
+            f"{move.giver} to {move.taker}",
+            move.taker_bytes - move.moved_bytes,
+            move.taker_bytes,
+            f"what they had evicted lately cost {kept:.2f} and {lost:.2f} seconds",
+        )
         report(f"{format_size(move.moved_bytes)} of memory went from the {move.giver} to the {move.taker}")
 
     claims = (

@@ -25,6 +25,8 @@ from axolotl_cache.server.limits import Limits
 UPSTREAM_KEY: Final = "AXOLOTL_CACHE_UPSTREAM_KEY"
 
 _LIMITS: Final = Limits()
+_BY_SIGNAL: Final = 128
+"""What shells add to a signal's number."""
 _SWITCH_SECONDS: Final = 0.0005
 """How long one thread may keep the others from Python: hits wait for the engine's thread no longer."""
 
@@ -80,6 +82,11 @@ _SWITCH_SECONDS: Final = 0.0005
     "--max-new-tokens", type=click.IntRange(min=1), help="Longest answer.  [default: what the context leaves]"
 )
 @click.option(
+    "--max-prompt-tokens",
+    type=click.IntRange(min=1),
+    help="Longest prompt that is computed; a longer one gets a 400.  [default: what the context allows]",
+)
+@click.option(
     "--max-body",
     default="8MiB",
     show_default=True,
@@ -100,7 +107,7 @@ _SWITCH_SECONDS: Final = 0.0005
     default=_LIMITS.grace_seconds,
     show_default=True,
     metavar="SECONDS",
-    help="How long what runs may go on after SIGTERM or Ctrl + C.",
+    help="How long what runs may go on after SIGTERM or Ctrl + C; a second one ends it at once.",
 )
 @click.option(
     "--request-log",
@@ -135,6 +142,7 @@ def serve(
     max_running: int | None,
     max_waiting: int,
     max_new_tokens: int | None,
+    max_prompt_tokens: int | None,
     max_body: str,
     timeout: float,
     grace: float,
@@ -149,6 +157,10 @@ def serve(
     keys (axolotl-cache keys add NAME), only this machine is served.
     """
     settings = load_for_model(yaml_file, flags)
+    for flag, given in (("--max-new-tokens", max_new_tokens), ("--max-prompt-tokens", max_prompt_tokens)):
+        if upstreams and given is not None:
+            message = "an upstream counts its own tokens: bound them there"
+            raise ConfigError([Problem("command line", flag, message)])
     most_body_bytes = _size("--max-body", max_body)
     limits = Limits(
         most_running=max_running or (64 * len(upstreams) or _LIMITS.most_running),
@@ -174,6 +186,7 @@ def serve(
             adapters=tuple(folders),
             temperature=temperature,
             most_new_tokens=max_new_tokens,
+            most_prompt_tokens=max_prompt_tokens,
             control=control,
         )
         if upstreams:
@@ -202,6 +215,8 @@ def serve(
         if not doors.has_keys:
             say("without keys, only this machine is served: axolotl-cache keys add NAME")
         server.run(sockets=[listening])
+    if server.forced_by is not None:
+        raise SystemExit(_BY_SIGNAL + server.forced_by)
 
 
 def _size(flag: str, text: str) -> int:

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import torch
 
+from axolotl_cache.adjustments import Adjustments
 from axolotl_cache.budget import MemoryBudget, Tenant
 from axolotl_cache.clock import Clock, wall_clock
 from axolotl_cache.engine.adapters import Adapter, Adapters
@@ -37,7 +38,7 @@ from axolotl_cache.engine.stats import EngineStats
 from axolotl_cache.erasure import ErasureReport
 from axolotl_cache.errors import RequestError
 from axolotl_cache.namespace import BLOCK_SIZE_TOKENS
-from axolotl_cache.prefix import Fences, Lease, PolicyName, PrefixStats, Run
+from axolotl_cache.prefix import Fences, Lease, PolicyName, PrefixStats, Run, TreeTenants
 from axolotl_cache.request import Sampling
 
 _DEFAULT_NEW_TOKENS: Final = 512
@@ -119,6 +120,7 @@ class Engine:
         self.exactness = Exactness("none", "the model keeps more than keys and values of each token")
         self._cache: KVCache | None = None
         self._budget: MemoryBudget | None = None
+        self._adjustments = governor.adjustments if governor is not None else Adjustments()
         self._forward: Forward | None = None
         self._runner: Runner
         kv = read_layout(model, device)
@@ -194,9 +196,26 @@ class Engine:
         """Bound on what is held for reuse, as it is now: it shrinks while the machine is short of memory."""
         return self._cache.tree.max_bytes if self._cache else 0
 
+    @property
+    def prefix_tenants(self) -> TreeTenants | None:
+        """What each tenant holds of the prefix cache, and may hold; None without one."""
+        return self._cache.tree.tenants if self._cache else None
+
     def prefix_runs(self, limit: int) -> list[Run]:
         """Return the largest and the hottest runs of the prefix tree, about now; as `PrefixTree.runs`."""
         return self._cache.tree.runs(limit) if self._cache else []
+
+    def known_tokens(self, tokens: Sequence[int], *, namespace: str) -> int:
+        """Return how many leading tokens are held in memory now; from any thread, about now. Changes nothing."""
+        return self._cache.known_tokens(tokens, namespace) if self._cache else 0
+
+    @property
+    def device_memory_bytes(self) -> tuple[int, int] | None:
+        """Bytes in use of the GPU, by everybody, and in all; None on a CPU."""
+        if self.device.type != "cuda":
+            return None
+        free, total = torch.cuda.mem_get_info(self.device)
+        return total - free, total
 
     @property
     def lower_tiers(self) -> Sequence[LowerTier]:
@@ -227,6 +246,11 @@ class Engine:
     def cache_tenant(self) -> Tenant | None:
         """The prefix cache, to share memory with others; None if it is off."""
         return self._cache
+
+    @property
+    def adjustments(self) -> Adjustments:
+        """What the caches did to their bounds, and why."""
+        return self._adjustments
 
     def share_memory(self, budget: MemoryBudget) -> None:
         """Look at a budget now and then, which this engine's cache is part of, and heed it."""

@@ -29,6 +29,7 @@ from axolotl_cache.pipeline.erase import erase_everywhere
 from axolotl_cache.pipeline.exact import OFF, ExactTier, Question
 from axolotl_cache.pipeline.invalidate import invalidate_entity
 from axolotl_cache.pipeline.layout_report import LayoutReport
+from axolotl_cache.pipeline.one_machine import on_one_machine
 from axolotl_cache.pipeline.prefix_miss import PREFIX_OFF, prefix_miss
 from axolotl_cache.pipeline.session import Joined, SessionStep, with_account
 from axolotl_cache.pipeline.stored import from_entry, to_value
@@ -117,6 +118,8 @@ class Pipeline:
         self.response_enabled = response is not None
         self.semantic = semantic
         self.prefix_enabled = True
+        self.most_prompt_tokens: int | None = None
+        """Longest prompt that is computed; None is no bound but the model's context."""
         self.totals = Totals()
         self._leave_out = tuple(leave_out)
         self._layout = LayoutReport()
@@ -236,8 +239,20 @@ class Pipeline:
         def compute(stop: Stop) -> Generator[Delta | Answer, None, None]:
             return self._counting_all(self._compute(work, stop))
 
+        def find() -> Generator[Delta | Answer, None, None] | None:
+            found = exact.look_up(question) if exact.holds(question) else None
+            if not isinstance(found, Entry):
+                return None
+            return self._handed_out(self._stored(found, question, work.started))
+
+        def alone(stop: Stop) -> Generator[Delta | Answer, None, None]:
+            shared = None if self.response is None else self.response.shared
+            if shared is None or question.not_stored is not None:
+                return compute(stop)
+            return on_one_machine(shared, question.key, find, compute, stop)
+
         if question.may_be_shared:
-            return self._shared(exact, question, compute, work.started, stop)
+            return self._shared(exact, question, alone, work.started, stop)
         return compute(stop)
 
     def _alike_or_computed(
@@ -308,6 +323,7 @@ class Pipeline:
         ended = FAILED
         try:
             tokens = self.renderer.tokens(work.text, is_plain=request.prompt is not None)
+            self._check_prompt(tokens)
             self._layout.note(tokens)
             generation = self._generate(request, tokens, work.namespace, work.adapter, work.joined)
             stop.tell(generation.close)
@@ -404,6 +420,9 @@ class Pipeline:
         options: dict[str, Any] = {} if adapter is None else {"adapter": adapter}
         if joined is not None:
             options |= {"fences": joined.fences(tokens), "lease": joined.lease(tokens)}
+        tenants = self.engine.prefix_tenants if request.tenant else None
+        if tenants is not None:
+            tenants.name(namespace.digest, request.tenant)
         special = [self.renderer.special_token(stop) for stop in request.sampling.stop]
         return self.engine.generate(
             tokens,
@@ -589,6 +608,11 @@ class Pipeline:
         if self.adapters is None:
             raise RequestError(f"there is no adapter {request.adapter!r}: this model is served without any")
         return self.adapters.get(request.adapter)
+
+    def _check_prompt(self, tokens: Sequence[int]) -> None:
+        most = self.most_prompt_tokens
+        if most is not None and len(tokens) > most:
+            raise RequestError(f"the prompt has {len(tokens):,} tokens, and at most {most:,} are taken here")
 
     def _namespace(self, adapter: Adapter | None) -> Namespace:
         if adapter is None or self.adapters is None:

@@ -162,6 +162,21 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         """The part of it that is in memory, to share that with other caches (`budget.py`)."""
         return self._tiers
 
+    def bound_tenants(self, bound_of: Callable[[str], int | None]) -> None:
+        """Bound what each tenant holds (the tag `tenant:NAME` of `owner_tags`), beside the bounds of all.
+
+        When the cache is full, the tenant with most above an equal share loses first, bound or not.
+
+        Args:
+            bound_of: returns the most bytes of a tenant, or None; asked whenever one stores something, with
+                locks held: it must be quick.
+        """
+        self._tiers.bound_tenants(bound_of)
+
+    def tenant_bytes(self, tenant: str) -> int:
+        """Return the bytes of a tenant's entries, as far as this process knows them."""
+        return self._tiers.tenant_bytes(tenant)
+
     # The four of every day
 
     def generate_key(self, user_input: Any, **context: Any) -> str:
@@ -498,8 +513,8 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         return self._tiers.keys(tag=tag)
 
     def generation(self) -> int:
-        """Return a number that is another one once some other process has changed what is stored."""
-        return self._tiers.generation()
+        """Return a number that is another one once another process or machine has changed what is stored."""
+        return self._tiers.generation() + (0 if self._shared is None else self._shared.arrived)
 
     def watch(self, watcher: Watcher) -> None:
         """Have `watcher` told of every entry that goes; see `axolotl_cache.response.tiers.Watcher`."""
