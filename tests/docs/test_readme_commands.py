@@ -21,7 +21,7 @@ NOT_RUN = {
     "scripts/test": "it runs this very test",
     "axolotl-cache serve your_config.yaml": "it has a test of its own below",
 }
-QUESTION = '{"user": "When are you open?"}\n'
+QUESTION = '{"messages": [{"role": "user", "content": "When are you open?"}]}\n'
 
 
 def in_an_environment(clone):
