@@ -2,7 +2,7 @@
 
 Real servers on this machine: latency and throughput by size of value, plain redis-py beside them; a primary
 killed again and again under load, under Sentinel and in a Cluster; a prefix that a second engine loads from
-the server, against computing it.
+the server, against computing it, over networks of several speeds.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ from statistics import median
 from typing import Any
 from uuid import uuid4
 
-from common import arguments, emit, load, make_engine, say
+from blocks import remote_blocks
+from common import arguments, emit, load, say
 from kills import Outcome, kill_primaries
-from servers import Deployment, deployment
+from routing import MOONCAKE
+from routing import figures as routing_figures
+from servers import Deployment, deployment, until
 
 SEED = 7
 SIZES = (1_000, 16_000, 256_000, 1_000_000, 5_000_000)
@@ -119,70 +122,35 @@ def near(servers: Deployment, rounds: int) -> list[dict[str, Any]]:
     return [row]
 
 
-def remote_blocks(servers: Deployment, dtype: str, rounds: int) -> dict[str, Any]:
-    """Return what a block of a prefix takes, loaded from the server and computed, each by a new engine."""
-    from axolotl_cache.engine.lower import LowerTier, layout_digest
-    from axolotl_cache.request import Sampling
+def writing(kind: str, copies: int, count: int) -> dict[str, Any]:
+    """Return how many writes a second one process has acknowledged, answers of everyday size."""
+    from axolotl_cache import SmartInferenceCache
     from axolotl_cache.stores.redis.tier import SharedTier
 
-    loaded = load(dtype)
-    tokens = [7 + n * 31 % 1000 for n in range(1025)]
-    space = uuid4().hex[:8]
-
-    def lower(layout: Any, block: int) -> list[LowerTier]:
-        store = SharedTier(servers.url).blocks(
-            f"kv-{layout_digest(layout, block)}-{space}", 1000, encryption_key=None
-        )
-        return [LowerTier(store, layout=layout, block_size=block)]
-
-    def first_token(engine: Any) -> tuple[float, int]:
-        started = time.perf_counter()
-        answer = engine.generate(tokens, Sampling(max_new_tokens=1), namespace="bench")
-        next(iter(answer))
-        return time.perf_counter() - started, answer.cached_tokens
-
-    cold, warm, block_seconds = [], [], []
-    engine = make_engine(loaded, max_cache_bytes=10**9, lower=lower)
-    first_token(engine)
-    engine.close()
-    reused = 0
-    for _ in range(rounds):
-        engine = make_engine(loaded, max_cache_bytes=10**9)
-        first_token_warmed(engine, tokens)
-        cold.append(first_token(engine)[0])
-        engine.close()
-        engine = make_engine(loaded, max_cache_bytes=10**9, lower=lower)
-        first_token_warmed(engine, tokens)
-        seconds, reused = first_token(engine)
-        warm.append(seconds)
-        (tier,) = engine._cache._lower
-        if tier.stats.loaded_blocks:
-            block_seconds.append(tier.stats.load_seconds / tier.stats.loaded_blocks)
-        engine.close()
-    blocks = len(tokens) // engine.block_size
+    with deployment(kind) as servers:
+        tier = SharedTier(servers.url, copies=copies)
+        with SmartInferenceCache(2 * count, None, namespace=uuid4().hex, shared=tier) as cache:
+            shared = cache.shared
+            if shared is None or not shared.news.wait_until_listening(30):
+                raise RuntimeError("the servers are not there")
+            until(lambda: shared.report().copies >= copies, "all copies are there", seconds=60)
+            started = time.perf_counter()
+            for number in range(count):
+                cache.set(str(number), "an answer of everyday size " * 20)
+            shared.flush(120)
+            seconds = time.perf_counter() - started
+            told = shared.stats()
     row = {
-        "what": "blocks",
-        "prompt_tokens": len(tokens),
-        "cached_tokens": reused,
-        "block_tokens": engine.block_size,
-        "compute_seconds_per_block": median(cold) / blocks,
-        "load_seconds_per_block": median(block_seconds) if block_seconds else None,
-        "first_token_computed_seconds": median(cold),
-        "first_token_from_server_seconds": median(warm),
+        "what": "writing",
+        "servers": kind,
+        "copies": copies,
+        "writes": count,
+        "acknowledged": told.acknowledged,
+        "unacknowledged": told.unacknowledged,
+        "writes_per_second": round(count / seconds),
     }
     say(f"  {row}")
     return row
-
-
-def first_token_warmed(engine: Any, tokens: list[int]) -> None:
-    """Compute another prompt first, so that the engine knows what computing costs."""
-    from axolotl_cache.request import Sampling
-
-    list(
-        engine.generate(
-            [3 + n % 900 for n in range(len(tokens) // 2)], Sampling(max_new_tokens=1), namespace="w"
-        )
-    )
 
 
 def _median_ms(call: Callable[[], Any], count: int) -> float:
@@ -216,11 +184,12 @@ def main() -> None:
     with deployment("single") as servers:
         rows += sizes(servers, rounds)
         rows += near(servers, rounds)
-        row = remote_blocks(servers, options.dtype, 1 if options.quick else 3)
-        rows.append(row)
-        figures["remote_block_over_recompute"] = round(
-            row["load_seconds_per_block"] / row["compute_seconds_per_block"], 4
-        )
+        loaded = load(options.dtype)
+        blocks = remote_blocks(loaded, servers.nodes[0].port, rounds=1 if options.quick else 3, say=say)
+        rows += blocks
+        figures["remote_block_over_recompute"] = blocks[0]["load_over_compute"]
+    for kind, copies in (("single", 1), ("replicas", 3), ("cluster", 3)):
+        rows.append(writing(kind, copies, 2000 if options.quick else 10_000))
     for kind in ("sentinel", "cluster"):
         say(f"{kind}: a primary is killed {kills} times")
         outcome = kill_primaries(kind, kills, say=say)
@@ -230,6 +199,10 @@ def main() -> None:
         control = kill_primaries(kind, 2, copies=1, lag_seconds=0.5, say=say)
         rows.append(control.row(f"{kind}, the control: no WAIT, lagging replicas"))
         say(f"  {rows[-1]}")
+    say("routing by prefix and at random, on the trace")
+    routed, ways = routing_figures(MOONCAKE, quick=options.quick)
+    figures |= {name: value for name, value in routed.items() if name.endswith("_hit_rate")}
+    rows += [{"what": "routing"} | row for row in ways]
     emit(
         "cluster",
         figures=figures,

@@ -143,12 +143,22 @@ def load(dtype: str, *, packed: bool = True) -> Any:
     return load_model(axolotl, config_path=REPOSITORY / "benchmarks", report=say, packed=packed)
 
 
-def make_engine(loaded: Any, *, max_cache_bytes: int, ignore_end: bool = False, **options: Any) -> Any:
-    """Return an engine over the loaded model; with `ignore_end`, answers are as long as they may be."""
+def make_engine(
+    loaded: Any, *, max_cache_bytes: int, ignore_end: bool = False, kind: Any = None, **options: Any
+) -> Any:
+    """Return an engine over the loaded model.
+
+    Args:
+        loaded: the model.
+        max_cache_bytes: bound on the KV held for reuse.
+        ignore_end: answers are as long as they may be.
+        kind: a class of engines; None is the ordinary one.
+        options: of the engine.
+    """
     from axolotl_cache.engine.engine import Engine
     from axolotl_cache.paths import cache_home
 
-    engine = Engine(
+    engine = (kind or Engine)(
         loaded.model,
         device=loaded.device,
         context_length_tokens=loaded.context_length_tokens,

@@ -89,7 +89,7 @@ def count(
         for half, other in zip(both, reversed(models), strict=True)
     ]
     result = {}
-    for wrong in (0.01, WRONG, 0.05, 0.1):
+    for wrong in (0.0, 0.01, 0.02, WRONG, 0.05, 0.075, 0.1, 0.15, 0.2):
         limits = [loosest(p, half[2], wrong) for p, half in zip(learnt, both, strict=True)]
         served = np.concatenate([p >= limit for p, limit in zip(counted, reversed(limits), strict=True)])
         good, bad = int((served & right).sum()), int((served & ~right).sum())
@@ -109,6 +109,21 @@ def count(
                 "conversations_served": row["served"]["share"],
                 "conversations_wrong": row["wrong_per_trap"]["share"],
             }
+            cut = len(both[0][2])
+            for number, these in enumerate((slice(None, cut), slice(cut, None))):
+                hits, wanted = served[these], right[these]
+                good, bad = int((hits & wanted).sum()), int((hits & ~wanted).sum())
+                rows.append(
+                    {
+                        "part": "conversations, one half",
+                        "half": number,
+                        "was_read": number == 0,
+                        "served": share(good, int(wanted.sum())),
+                        "wrong_per_trap": share(bad, int((~wanted).sum())),
+                        "wrong_per_hit": share(bad, good + bad),
+                        "wrong_per_request": share(bad, len(wanted)),
+                    }
+                )
             for group in sorted(set(groups)):
                 these = groups == group
                 rows.append(

@@ -114,7 +114,7 @@ def questions(vectors: Vectors, folder: Any, rows: Rows) -> tuple[Folds, dict[st
                 "served": share(int(served[these].sum()), int(these.sum())),
             }
         )
-    for wrong in (0.0, 0.01, 0.02, 0.03, 0.05, 0.1):
+    for wrong in (0.0, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2):
         rows.append(
             {
                 "part": "curve",
@@ -144,7 +144,24 @@ def questions(vectors: Vectors, folder: Any, rows: Rows) -> tuple[Folds, dict[st
     raw = np.concatenate([cosine[:size] >= limits[1], cosine[size:] >= limits[0]])
     rows.append({"part": "cosine alone", "embedder": name, **counts(raw, full.right)})
     reliable(full, name, rows)
+    languages(vectors, [score(first, vectors), score(second, vectors)], rows)
     return full, found
+
+
+def languages(vectors: Vectors, fow: list[Scored], rows: Rows) -> None:
+    """Count our own pairs by language, each half by what was learnt on the other and on all else."""
+    for language, other in (("en", "zh"), ("zh", "en")):
+        parts = [score(half, vectors) for half in halves(own_pairs(language))]
+        more = [*fow, score(own_pairs(other), vectors)]
+        found = Folds(parts[0], parts[1], more, vectors.embedder.name)
+        rows.append(
+            {
+                "part": "own pairs, by language",
+                "embedder": vectors.embedder.name,
+                "language": language,
+                **counts(found.served(WRONG), found.right),
+            }
+        )
 
 
 def reliable(folds: Folds, name: str, rows: Rows) -> None:

@@ -19,6 +19,11 @@ BEGIN, END = "<!-- measured table: made by benchmarks/table.py -->", "<!-- end o
 WORDS = {
     "README.md": {
         "head": ("SmolLM2-135M-Instruct, bfloat16, 2 CPU cores", "cache off", "cache on", "change"),
+        "day": "A day of two help desks, {0} requests, all three tiers: requests/s when saturated",
+        "day_latency": "the same, at equal load: time to the whole answer, mean",
+        "day_ttft": "the same, at equal load: time to first token, median",
+        "day_tokens": "the same: prompt and answer tokens computed",
+        "day_identical": "the same: answers identical, all sides",
         "throughput": "Help desk demo, 60 questions, 35 % repeats: requests/s",
         "ttft": "the same: time to first token, median",
         "latency": "the same: time to the whole answer, mean",
@@ -37,6 +42,11 @@ WORDS = {
     },
     "README.zh-CN.md": {
         "head": ("SmolLM2-135M-Instruct，bfloat16，2 个 CPU 核心", "缓存关", "缓存开", "变化"),
+        "day": "两个客服台的一天，{0} 个请求，三级缓存全开：饱和时请求/秒",
+        "day_latency": "同上，相同负载：完整回答时间（平均）",
+        "day_ttft": "同上，相同负载：首 token 时间（中位数）",
+        "day_tokens": "同上：实际计算的提示与回答 token",
+        "day_identical": "同上：回答完全一致（所有组合）",
         "throughput": "客服演示，60 个问题，35% 重复：请求/秒",
         "ttft": "同上：首 token 时间（中位数）",
         "latency": "同上：完整回答时间（平均）",
@@ -68,6 +78,7 @@ def table(words: dict[str, Any]) -> str:
     figures, repeats = demo["figures"], lru["rows"][0]
     exact = [row for row in prefix["rows"] if row["part"] == "identical"]
     rows = [
+        *_day(words),
         _row(words["throughput"], figures, "requests_per_second", "{:.2f}"),
         _row(words["ttft"], figures, "ttft_median_seconds", "{:.0f} ms", 1e3),
         _row(words["latency"], figures, "mean_latency_seconds", "{:.0f} ms", 1e3),
@@ -107,6 +118,36 @@ def table(words: dict[str, Any]) -> str:
     ]
     lines = [words["head"], ("---", "--:", "--:", "--:"), *rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def _day(words: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Return the rows of combined.py; none while its result is not there."""
+    if not (RESULTS / "combined-bfloat16.json").exists():
+        return []
+    rows = result("combined-bfloat16")["rows"]
+    sides = [row for row in rows if row["part"] == "saturated"]
+    off, on = sides[0], sides[-1]
+    calm_off, calm_on = (row for row in rows if row["part"] == "equal load")
+    tokens = [row["prefill_tokens"] + row["decode_tokens"] for row in (off, on)]
+    answers = sum(row["requests"] for row in sides[1:])
+    same = words["of"].format(sum(row["identical"] for row in sides[1:]), answers)
+
+    def line(name: str, before: float, after: float, style: str) -> tuple[str, str, str, str]:
+        return name, style.format(before), style.format(after), f"{after / before:.2f} x"
+
+    key, ttft = "mean_latency_seconds", "median_ttft_seconds"
+    return [
+        line(
+            words["day"].format(off["requests"]),
+            off["requests_per_second"],
+            on["requests_per_second"],
+            "{:.2f}",
+        ),
+        line(words["day_latency"], calm_off[key] * 1e3, calm_on[key] * 1e3, "{:.0f} ms"),
+        line(words["day_ttft"], calm_off[ttft] * 1e3, calm_on[ttft] * 1e3, "{:.0f} ms"),
+        line(words["day_tokens"], *tokens, "{:,}"),
+        (words["day_identical"], "", same, ""),
+    ]
 
 
 def _sessions(words: dict[str, Any]) -> list[tuple[str, str, str, str]]:

@@ -4,9 +4,10 @@
     python benchmarks/trace.py FILE --policy adaptive --capacity-fraction 0.05
 
 Without a file: `lru`, `lfu`, `adaptive` and the offline optimum on the Mooncake conversation trace (its first
-30 minutes) and on two others that no policy was made with, in tokens found; and the same requests through the
-real engine with a tiny random model, whose own counters are compared with the prediction. A gap is what lies
-between `lru` and the optimum; capacities are shares of the distinct blocks of a trace.
+30 minutes) and on two others that no policy was made with, in tokens found. The same requests then go through
+the real engine, and three traces over HTTP through the real server, with a tiny random model: the counters of
+both are compared with the prediction. A gap is what lies between `lru` and the optimum; capacities are shares
+of the distinct blocks of a trace.
 
 A file may be of any format that `axolotl-cache profile` reads.
 """
@@ -94,14 +95,18 @@ def _all(*, quick: bool) -> tuple[dict[str, float], list[dict[str, Any]]]:
     # Text in longer blocks, so that a prompt has as many as fit into the tiny model's context.
     longer = {name: log for name in SOURCES if (log := _log(name, block_tokens=128)) is not None}
     replayed = import_module("replayed").compare(longer, quick=quick, report=say)
-    if replayed:
-        figures["prediction_error_points"] = max(row["error_points"] for row in replayed)
+    served = import_module("served").compare(logs.get(MOONCAKE), quick=quick, report=say)
+    for name, compared in (("engine", replayed), ("server", served)):
+        if compared:
+            figures[f"{name}_error_points"] = max(row["error_points"] for row in compared)
+    if compared := [*replayed, *served]:
+        figures["prediction_error_points"] = max(row["error_points"] for row in compared)
     with tempfile.TemporaryDirectory() as folder:
         for name in ("million", "planted"):
             made = import_module(name).figures(Path(folder))
             figures |= {key: value for key, value in made.items() if key in PROFILE_FIGURES}
             rows.append({"part": name, **made})
-    return figures, [*rows, *replayed]
+    return figures, [*rows, *replayed, *served]
 
 
 def _log(name: str, *, block_tokens: int = 32) -> BlockLog | None:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from axolotl_cache.adjustments import Change
 from axolotl_cache.budget import Claim, MemoryBudget, Move
 from axolotl_cache.config import Prices, Settings, format_size, read_encryption_key
 from axolotl_cache.engine.adapters import Adapters
@@ -25,7 +26,8 @@ from axolotl_cache.pipeline.session import SessionStep
 from axolotl_cache.response import SmartInferenceCache
 from axolotl_cache.response.prices import NO_PRICES, PriceTable
 from axolotl_cache.session.render import without_special
-from axolotl_cache.stored_answers import open_response_cache, shared_tier
+from axolotl_cache.shared_servers import shared_tier
+from axolotl_cache.stored_answers import open_response_cache
 from axolotl_cache.stored_sessions import open_records, open_sessions
 
 if TYPE_CHECKING:
@@ -192,6 +194,7 @@ def wrap_generate(
             context_length_tokens=live.context_length_tokens(),
             end_tokens=frozenset(),  # each call says its own
             use_prefix_cache=use_prefix_cache,
+            as_generate=settings.inference.same_as_generate,
         )
 
     response = open_response_cache(settings, report=report)
@@ -215,6 +218,7 @@ def _open_engine(
     end_tokens: frozenset[int],
     use_prefix_cache: bool,
     adapters: Adapters | None = None,
+    as_generate: bool = False,
 ) -> Engine:
     total = total_memory_bytes(device)
     share = int(total * settings.max_memory_usage)
@@ -236,6 +240,7 @@ def _open_engine(
         cache_policy=settings.inference.cache_policy,
         max_running_bytes=share - max_cache_bytes - _response_cache_bytes(share),
         strict=settings.inference.strict,
+        as_generate=as_generate,
         adapters=adapters,
         lower=partial(_open_lower, settings, report),
         governor=PressureGovernor(
@@ -264,6 +269,14 @@ def _share_memory(
     prefix_bytes = _prefix_cache_bytes(settings, share)
 
     def told(move: Move) -> None:
+        kept, lost = move.lost_seconds
+        engine.adjustments.note(
+            Change.MOVE,
+            f"{move.giver} to {move.taker}",
+            move.taker_bytes - move.moved_bytes,
+            move.taker_bytes,
+            f"what they had evicted lately cost {kept:.2f} and {lost:.2f} seconds",
+        )
         report(f"{format_size(move.moved_bytes)} of memory went from the {move.giver} to the {move.taker}")
 
     claims = (

@@ -99,6 +99,8 @@ class Move:
     moved_bytes: int
     lost_seconds: tuple[float, float]
     """By giver and taker, lately, for what they had evicted."""
+    taker_bytes: int
+    """The bound of the one that took them, now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +192,7 @@ class MemoryBudget:
         if freed <= 0:
             return None
         taker.max_bytes = taker.claim.tenant.resize(taker.max_bytes + freed)
-        move = Move(giver.claim.name, taker.claim.name, freed, (giver.lately_seconds, taker.lately_seconds))
+        lost = giver.lately_seconds, taker.lately_seconds
+        move = Move(giver.claim.name, taker.claim.name, freed, lost, taker.max_bytes)
         self._report(move)
         return move

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from axolotl_cache.config import Settings, read_encryption_key
 from axolotl_cache.paths import cache_home
 from axolotl_cache.response import SmartInferenceCache
-
-if TYPE_CHECKING:
-    from axolotl_cache.stores.redis.tier import SharedTier
+from axolotl_cache.shared_servers import shared_tier
 
 ENTRIES_PER_CONCURRENT_REQUEST: Final = 10
 LEAST_ENTRIES: Final = 256
@@ -23,35 +21,6 @@ def response_folder(settings: Settings) -> Path | None:
         return None
     own = settings.inference.persistence_path
     return Path(own).expanduser() if own else cache_home() / "responses"
-
-
-def shared_tier(settings: Settings, report: Callable[[str], None]) -> SharedTier | None:
-    """Return the servers that `cluster_cache` names; None without it.
-
-    Args:
-        settings: what is in force.
-        report: gets one line when they fail, or are well again, or are too few.
-
-    Raises:
-        ModuleNotFoundError: the extra `redis` is not installed.
-    """
-    cluster = settings.cluster
-    if cluster is None:
-        return None
-    try:
-        from axolotl_cache.stores.redis.tier import SharedTier
-    except ModuleNotFoundError as error:
-        if error.name != "redis":
-            raise
-        raise ModuleNotFoundError(
-            "cluster_cache needs the package redis: pip install 'axolotl-cache[redis]'", name="redis"
-        ) from error
-    return SharedTier(
-        cluster.connection_string,
-        copies=cluster.replication_count,
-        follow=cluster.failover_strategy == "auto",
-        report=report,
-    )
 
 
 def open_response_cache(

@@ -7,19 +7,21 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from random import Random
-from typing import Final
+from typing import Final, cast
 
 from axolotl_cache.clock import Clock, wall_clock
 from axolotl_cache.config import Settings, read_encryption_key
 from axolotl_cache.entities import Extractor, OwnKind
-from axolotl_cache.errors import ConfigError, ErasureReport, Problem
+from axolotl_cache.errors import ConfigError, ErasureReport, Problem, StoreError
 from axolotl_cache.paths import cache_home, keys_and_values_home
 from axolotl_cache.prefix import label
 from axolotl_cache.session import Records, Sessions, entity_fence, load_provider
 from axolotl_cache.session.sessions import MOST_SESSIONS
+from axolotl_cache.shared_servers import shared_tier
 from axolotl_cache.stores import SharedStore, SqliteStore, make_policy, open_disk
 
 _SCOPE: Final = b"sessions"
+_PASS_ON_SECONDS: Final = 5.0
 
 
 def session_folder(settings: Settings) -> Path | None:
@@ -30,24 +32,42 @@ def session_folder(settings: Settings) -> Path | None:
     return (Path(own).expanduser() if own else cache_home()) / "sessions"
 
 
-def open_session_store(settings: Settings) -> SharedStore | None:
-    """Open the store of sessions' records; None if they are kept in memory.
+def open_session_store(settings: Settings, clock: Clock = wall_clock) -> SharedStore | None:
+    """Open the store of sessions' records, on disk, on shared servers or both; None if they stay in memory.
 
     Raises:
         ConfigError: the encryption key that the settings name is not there, or others may read it.
+        ModuleNotFoundError: there are servers, and the extra `redis` is not installed.
         StoreError: the folder can't be used.
     """
     folder = session_folder(settings)
-    if folder is None:
+    # The response cache tells what is wrong with the servers; once is enough.
+    shared = shared_tier(settings, lambda line: None) if settings.session.enable_session_cache else None
+    if folder is None and shared is None:
         return None
-    return open_disk(
+    disk = open_disk(
         folder,
         MOST_SESSIONS,
         scope=_SCOPE,
         policy=make_policy("lru", MOST_SESSIONS, Random()),  # noqa: S311 - which goes first, no secret
         max_bytes=None,
         encryption_key=read_encryption_key(settings),
-    ).store
+    )
+    if shared is None:
+        return disk.store
+    near = shared.in_front(
+        disk.store,
+        MOST_SESSIONS,
+        # Who shares servers need not share sessions: a session's name does not say whose program it is of.
+        scope=_SCOPE + settings.inference.environment_tag.encode(),
+        policy="lru",
+        max_bytes=None,
+        encryption_key=read_encryption_key(settings),
+        folder=disk.folder,
+        clock=clock,
+        kind="sessions",
+    )
+    return cast(SharedStore, near)
 
 
 def open_sessions(
@@ -70,7 +90,7 @@ def open_sessions(
         settings.session.session_timeout,
         clock,
         extractor=_extractor(settings),
-        store=open_session_store(settings) if persistent else None,
+        store=open_session_store(settings, clock) if persistent else None,
     )
 
 
@@ -145,12 +165,16 @@ def erase_stored_sessions(settings: Settings, tag: str) -> ErasureReport:
 def _opened(settings: Settings) -> Iterator[Sessions | None]:
     """Yield the sessions that are stored, closed behind the block; None if there are none on disk."""
     folder = session_folder(settings)
-    if folder is None or not folder.is_dir():  # looking must not make one
+    if settings.cluster is None and (folder is None or not folder.is_dir()):  # looking must not make one
         yield None
         return
-    sessions = Sessions(settings.session.session_timeout, wall_clock, store=open_session_store(settings))
+    store = open_session_store(settings)
+    sessions = Sessions(settings.session.session_timeout, wall_clock, store=store)
     with closing(sessions):
         yield sessions
+        is_passed_on = getattr(store, "flush", lambda seconds: True)(_PASS_ON_SECONDS)
+        if not is_passed_on:
+            raise StoreError("Redis is not reached: other machines have not been told")
 
 
 def _extractor(settings: Settings) -> Extractor | None:

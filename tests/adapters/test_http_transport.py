@@ -12,7 +12,7 @@ import pytest
 
 from axolotl_cache import SmartInferenceCache
 from axolotl_cache.integrations.http import AsyncCachingTransport, CachingTransport
-from axolotl_cache.integrations.transport import NOT_TEXT
+from axolotl_cache.integrations.keeping import NOT_TEXT
 from axolotl_cache.request import CacheControl
 from axolotl_cache.response import storable
 

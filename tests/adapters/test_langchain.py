@@ -11,6 +11,7 @@ import pytest
 from axolotl_cache import SmartInferenceCache
 from axolotl_cache.request import CacheControl
 from axolotl_cache.response import storable
+from axolotl_cache.response.prices import PriceTable
 
 pytest.importorskip("langchain_core")
 
@@ -220,3 +221,17 @@ def test_the_extra_is_named_where_langchain_is_missing(monkeypatch):
     monkeypatch.delitem(sys.modules, "axolotl_cache.integrations.langchain")
     with pytest.raises(ImportError, match=r"axolotl-cache\[langchain\]"):
         __import__("axolotl_cache.integrations.langchain")
+
+
+def test_rules_and_prices():
+    prices = PriceTable.from_mapping({"*": {"input_per_million": 1_000_000, "output_per_million": 0}})
+    rules = {"rules": [{"pattern": "why", "kind": "static"}]}
+    with SmartInferenceCache(prices=prices) as cache:
+        model = Chat(asked=[], cache=LangChainCache(cache, ttl_rules=rules))
+        for text in ("why?", "what is the weather like now?"):
+            for _ in range(2):
+                model.invoke([HumanMessage(text)])
+        assert len(model.asked) == 3  # what is of the moment is not stored
+        (entry,) = map(cache.peek, cache)
+        assert (entry.kind, round(entry.expires_at - entry.created_at)) == ("static", 48 * 3600)
+        assert (cache.stats().saved.tokens, cache.stats().saved.money) == (3, 1)

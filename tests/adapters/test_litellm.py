@@ -12,6 +12,7 @@ import pytest
 from axolotl_cache import SmartInferenceCache
 from axolotl_cache.request import CacheControl
 from axolotl_cache.response import storable
+from axolotl_cache.response.prices import PriceTable
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else it asks the network for prices
 
@@ -261,3 +262,16 @@ def test_the_extra_is_named_where_litellm_is_missing(monkeypatch):
     monkeypatch.delitem(sys.modules, "axolotl_cache.integrations.litellm")
     with pytest.raises(ImportError, match=r"axolotl-cache\[litellm\]"):
         __import__("axolotl_cache.integrations.litellm")
+
+
+def test_rules_and_prices(ask, api, monkeypatch):
+    prices = PriceTable.from_mapping({"*": {"input_per_million": 1_000_000, "output_per_million": 0}})
+    with SmartInferenceCache(prices=prices) as cache:
+        install(cache, monkeypatch, ttl_rules={"rules": [{"pattern": "why", "kind": "static"}]})
+        for text in ("why?", "what is the weather like now?"):
+            for _ in range(2):
+                ask([{"role": "user", "content": text}])
+        assert api.count == 3  # what is of the moment is not stored
+        (entry,) = map(cache.peek, cache)
+        assert (entry.kind, round(entry.expires_at - entry.created_at)) == ("static", 48 * 3600)
+        assert (cache.stats().saved.tokens, cache.stats().saved.money) == (12, 5)

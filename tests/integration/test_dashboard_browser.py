@@ -188,6 +188,16 @@ def test_figures_are_read_again_without_taking_the_focus(chromium, address):
         assert page.locator("details.as-table").first.get_attribute("open") is not None
 
 
+def test_figures_are_what_they_say(chromium, address):
+    script = """async () => {
+        const { bytes, count, percent } = await import('./format.js');
+        return [count(120000), count(2e8), count(1.5e6), bytes(1e8), percent(0.996), percent(1)];
+    }"""
+    with opened(chromium, address) as page:
+        told = page.evaluate(script)
+    assert told == ["120 k", "200 M", "1.5 M", "100 MB", "99.6 %", "100 %"]
+
+
 def test_a_request_is_explained(chromium, address):
     with opened(chromium, address) as page:
         go(page, "#/requests")

@@ -525,3 +525,102 @@ def test_a_record_says_how_long_it_may_be_kept(pipeline, orders, monkeypatch):
     for session in "abc":
         pipeline.answer(said("Where is order 67890?", session=session))
     assert len(orders.fetched) == 3
+
+
+# The boundaries, attacked once more
+
+
+FOLLOW_UP = "And when will it arrive?"
+
+
+@pytest.mark.parametrize("replays_all", [False, True])
+@pytest.mark.parametrize(
+    "theirs", [{"principal": "eve"}, {"principal": ""}, {"tenant": "acme"}, {"principal": "ben"}]
+)
+def test_two_in_one_session_id_get_nothing_of_each_other(build, orders, theirs, replays_all):
+    """The other knows the id, and repeats what was said word for word, or with the desk's answer."""
+    pipeline = build()
+    question = f"{PRIVATE} Where is order 67890?"
+    first = pipeline.answer(said(question))
+    mine = said(question, first.text, FOLLOW_UP)
+    pipeline.answer(mine)
+    fetched = len(orders.fetched)
+    request = said(*((question, first.text, FOLLOW_UP) if replays_all else (question,)), **theirs)
+    answer = pipeline.answer(request)
+    assert not answer.served.is_stored
+    order = next(use for use in answer.session.entities if use.name == "order 67890")
+    assert order.record == ("joined" if (request.principal, "67890") in orders.allowed else "not allowed")
+    records = order.tokens if order.record == "joined" else 0
+    assert answer.usage.cached_tokens <= len(pipeline.renderer.shared_prefix(SYSTEM)) + records
+    assert answer.session.conversation_cached_tokens == 0
+    assert "Rue Haute" not in (answer.prefix_miss.expected_text or "")
+    assert len(orders.fetched) - fetched == ("tenant" in theirs)  # a tenant has records of its own
+    # And the first one's session is as it was.
+    assert pipeline.answer(mine).served is Served.HIT_EXACT
+
+
+def test_control_without_fences_the_replay_is_told_by_what_is_cached(pipeline, monkeypatch):
+    monkeypatch.setattr(Joined, "fences", lambda self, tokens: ())
+    question = f"{PRIVATE} Where is order 67890?"
+    first = pipeline.answer(said(question))
+    answer = pipeline.answer(said(question, first.text, FOLLOW_UP, principal="ben"))
+    assert answer.session.conversation_cached_tokens > 64
+
+
+def test_what_it_is_in_one_s_session_is_not_what_it_is_in_another_s(build, orders):
+    pipeline = build()
+    orders.allowed.add(("eve", "67890"))
+    pipeline.answer(said("Where is order 67890?"))
+    pipeline.answer(said("Where is order 11111?", principal="eve"))
+    asked = len(orders.asked)
+    answer = pipeline.answer(said("Where is order 11111?", "On its way.", FOLLOW_UP, principal="eve"))
+    assert uses(answer) == {"order 11111": "not allowed"}
+    assert orders.asked[asked:] == [("eve", "11111")]
+
+
+def test_a_revoked_yes_is_heeded_by_stored_answers_and_by_follow_ups(build, orders):
+    pipeline = build()
+    question = said("Where is order 67890?")
+    first = pipeline.answer(question)
+    follow = said("Where is order 67890?", first.text, FOLLOW_UP)
+    second = pipeline.answer(follow)
+    assert pipeline.answer(question).served is pipeline.answer(follow).served is Served.HIT_EXACT
+    orders.allowed.remove(("ann", "67890"))
+    for request, before in ((question, first), (follow, second)):
+        answer = pipeline.answer(request)
+        assert answer.served is not Served.HIT_EXACT
+        assert answer.key != before.key
+        assert uses(answer) == {"order 67890": "not allowed"}
+        assert "shipped" not in pipeline.renderer.text(
+            pipeline.session.join(request, pipeline.engine).request
+        )
+    orders.allowed.add(("ann", "67890"))
+    assert pipeline.answer(question).served is Served.HIT_EXACT
+
+
+def test_a_no_that_turns_yes_serves_nothing_that_was_said_without_the_record(build, orders):
+    pipeline = build()
+    question = said("Where is order 67890?", principal="eve")
+    refused = pipeline.answer(question)
+    assert pipeline.answer(question).served is Served.HIT_EXACT  # the same no, the same answer
+    orders.allowed.add(("eve", "67890"))
+    allowed = pipeline.answer(question)
+    assert allowed.served is not Served.HIT_EXACT
+    assert (uses(allowed), allowed.key != refused.key) == ({"order 67890": "joined"}, True)
+
+
+@pytest.mark.parametrize("changes", [True, False])
+def test_what_runs_while_its_entity_is_invalidated_leaves_nothing_behind(build, orders, changes):
+    pipeline = build()
+    question = said("Where is order 67890?")
+    running = pipeline.stream(question)
+    next(running)
+    pipeline.invalidate_entity("order 67890")
+    if changes:
+        orders.record["status"] = "lost at sea"
+    for _ in running:
+        pass
+    answer = pipeline.answer(question)
+    assert answer.served is not Served.HIT_EXACT
+    assert answer.session.entities[0].cached_tokens < 32
+    assert orders.fetched == ["67890"] * 2

@@ -176,9 +176,33 @@ class AdaptiveTreeMachine(TreeMachine):
             self.clock.advance(2)
 
 
+class TenantTreeMachine(TreeMachine):
+    """Two tenants, one of which may hold little."""
+
+    bound_blocks = 3
+
+    def __init__(self):
+        super().__init__()
+        self.tree.tenants.name("a", "ann")
+        self.tree.tenants.name("b", "bob")
+        self.tree.tenants.bound_of = {"bob": self.bound_blocks}.get
+
+    @invariant()
+    def within_its_bound(self):
+        assert self.tree.tenants.held_bytes("bob") <= self.bound_blocks
+
+
+class AdaptiveTenantTreeMachine(TenantTreeMachine):
+    policy = "adaptive"
+
+
 TreeMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
 TestTree = TreeMachine.TestCase
 LfuTreeMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=50, deadline=None)
 TestLfuTree = LfuTreeMachine.TestCase
 AdaptiveTreeMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
 TestAdaptiveTree = AdaptiveTreeMachine.TestCase
+TenantTreeMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=50, deadline=None)
+TestTenantTree = TenantTreeMachine.TestCase
+AdaptiveTenantTreeMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=50, deadline=None)
+TestAdaptiveTenantTree = AdaptiveTenantTreeMachine.TestCase

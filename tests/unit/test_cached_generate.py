@@ -62,7 +62,7 @@ def memo(tmp_path_factory):
 def wrap(memo):
     """Return the tiers over a model's generate."""
 
-    def make(model, *, max_cache_bytes=10**8, **options):
+    def make(model, *, max_cache_bytes=10**8, as_generate=True, **options):
         live = LiveModel(model, environment_tag="test", cache_version="")
 
         def open_engine():
@@ -72,6 +72,7 @@ def wrap(memo):
                 context_length_tokens=live.context_length_tokens(),
                 end_tokens=frozenset(),
                 max_cache_bytes=max_cache_bytes,
+                as_generate=as_generate,
                 memo=memo,
             )
 
@@ -110,7 +111,33 @@ def test_sampled_calls_are_those_of_generate_cold_and_warm(tiny_model, cached):
     assert same(other_seed, sampled(tiny_model.generate, ids, seed=8))
 
 
-def test_a_prompt_behind_the_same_beginning_reuses_it(tiny_model, cached):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_prompt_behind_the_same_beginning_reuses_it(tiny_model, wrap, dtype):
+    """Up to the last whole 512 tokens, in which a token's bits do not depend on the prompt's length."""
+    model = copy.deepcopy(tiny_model).to(dtype)
+    cached = wrap(model, response=None)
+    shared = prompt(560)
+    for more in (20, 1, 31, 300):
+        ids = torch.cat([shared, prompt(more, more)], dim=1)
+        assert same(sampled(cached, ids), sampled(model.generate, ids))
+        ask = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0}
+        assert torch.equal(cached(ids, **ask), model.generate(ids, **ask))
+    assert cached.totals.served == {Served.MISS: 1, Served.HIT_PREFIX: 7}
+    assert cached.totals.cached_tokens >= 7 * 512
+
+
+def test_the_last_tokens_are_reused_for_prompts_of_the_same_length_alone(tiny_model, wrap):
+    cached = wrap(tiny_model)
+    shared = prompt(200)
+    for more, found in ((20, 0), (31, 0), (20, 192)):
+        before = cached.totals.cached_tokens
+        ids = torch.cat([shared, prompt(more, 1)], dim=1)
+        assert same(sampled(cached, ids), sampled(tiny_model.generate, ids))
+        assert cached.totals.cached_tokens - before == found
+
+
+def test_the_engines_own_ways_reuse_more(tiny_model, wrap):
+    cached = wrap(tiny_model, as_generate=False)
     shared = prompt(160)
     sampled(cached, torch.cat([shared, prompt(20, 1)], dim=1))
     other = torch.cat([shared, prompt(31, 2)], dim=1)
@@ -294,10 +321,11 @@ def test_the_bound_on_keys_and_values_holds(tiny_model, wrap):
 
 
 def test_what_is_pinned_is_there_for_the_first_call(tiny_model, wrap):
-    ids = prompt(200)
+    ids = prompt(600)
     cached = wrap(tiny_model, response=None, pinned=lambda: [ids[0, :128].tolist()])
     assert same(sampled(cached, ids), sampled(tiny_model.generate, ids))
     assert cached.totals.cached_tokens == 128
+    assert cached._engine.prefix_stats.held_bytes // cached._engine._pool.page_bytes == 600 // 32
 
 
 def test_a_model_in_training_mode_goes_to_generate(tiny_model, cached):

@@ -63,6 +63,7 @@ def test_an_empty_file_gives_the_defaults_of_the_contract(load):
         "persistence_path": "",
         "encryption_key_from": "",
         "strict": False,
+        "same_as_generate": True,
         "semantic_matching": False,
         "semantic_embedder": "use-multilingual-3",
         "semantic_check_share": 0.02,

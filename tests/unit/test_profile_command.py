@@ -95,3 +95,41 @@ def test_what_is_no_log_is_refused_with_what_would_be(tmp_path):
     result = CliRunner().invoke(main, ["profile", "--quiet", str(tmp_path / "x")])
     assert result.exit_code == 2
     assert "Known are our request log" in result.stderr
+
+
+def totals_of(*arguments):
+    return json.loads(run(*arguments, "--json"))["profile"]["totals"]
+
+
+@pytest.mark.model
+def test_tokens_are_counted_by_the_models_own_tokenizer(log, tmp_path, smollm2_folder):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(smollm2_folder)
+    lines = [json.loads(line) for line in log.read_text().splitlines()[:-1]]
+    expected = sum(
+        len(
+            tokenizer.apply_chat_template(line["request"]["messages"], add_generation_prompt=True)[
+                "input_ids"
+            ]
+        )
+        for line in lines
+    )
+    yaml = tmp_path / "c.yaml"
+    yaml.write_text(f"base_model: {smollm2_folder}\nchat_template: tokenizer_default\n")
+    for found in (totals_of(log, "--tokenizer", smollm2_folder), totals_of(log, "--config", yaml)):
+        assert (found["prompt_tokens"], found["tokens_are"]) == (expected, "counted")
+    estimated = totals_of(log)
+    assert estimated["tokens_are"].startswith("estimated")
+    assert estimated["prompt_tokens"] != expected
+
+
+def test_a_folder_without_a_tokenizer_is_refused_and_a_model_that_is_not_here_is_estimated(log, tmp_path):
+    refused = CliRunner().invoke(main, ["profile", "--quiet", str(log), "--tokenizer", str(tmp_path)])
+    assert refused.exit_code == 2
+    assert "--tokenizer" in refused.stderr
+    yaml = tmp_path / "c.yaml"
+    yaml.write_text(f"base_model: {tmp_path / 'nothing'}\n")
+    told = CliRunner().invoke(main, ["profile", "--quiet", str(log), "--config", str(yaml)])
+    assert told.exit_code == 0
+    assert "tokens are estimated" in told.stderr

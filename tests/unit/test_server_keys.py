@@ -35,15 +35,23 @@ def test_a_key_is_printed_once_and_kept_as_a_digest(path):
     assert owner == Tenant("ann", requests_per_minute=60)
 
 
-def test_a_bound_that_nobody_keeps_is_refused(path):
-    refused = CliRunner().invoke(main, ["keys", "add", "ann", "--cache-bytes", "10MB", "--keys", str(path)])
+def test_a_bound_on_bytes_is_kept_and_wrong_ones_are_refused(path):
+    key = make(path, "ann", "--cache-bytes", "10MB")
+    ring = read_keys(path)
+    assert ring.owner(key).cache_bytes == ring.cache_bytes("ann") == 10_000_000
+    assert ring.cache_bytes("bob") is None
+    listed = CliRunner().invoke(main, ["keys", "list", "--keys", str(path)]).stdout
+    assert "cache bytes 10,000,000" in listed
+    refused = CliRunner().invoke(main, ["keys", "add", "ann", "--cache-bytes", "much", "--keys", str(path)])
     assert refused.exit_code == 2
-    assert "not enforced" in refused.output
-    assert not path.exists()
-    make(path, "ann")
-    path.write_text(path.read_text().replace('"tokens_per_minute"', '"cache_bytes": 5, "tokens_per_minute"'))
-    with pytest.raises(ConfigError, match="not enforced"):
-        read_keys(path)
+    assert "--cache-bytes" in refused.output
+
+
+def test_a_file_from_before_there_were_such_bounds_is_read(path):
+    key = make(path, "ann")
+    path.write_text(path.read_text().replace(',\n      "cache_bytes": null', ""))
+    assert "cache_bytes" not in path.read_text()
+    assert read_keys(path).owner(key) == Tenant("ann")
 
 
 @pytest.mark.parametrize("change", ["", "axc-", "axc--", "axc-00000000-x", "KEYx", "KE", "sk-1", "aéc-ü-ß"])

@@ -1,5 +1,6 @@
 """The simulator: against counts by hand, against brute force, and against the laws that every cache obeys."""
 
+from dataclasses import replace
 from itertools import product
 from random import Random
 
@@ -126,3 +127,13 @@ def test_equal_requests_give_equal_results(policy):
 def test_a_wrong_block_size_is_refused():
     with pytest.raises(ValueError, match="is the block size right"):
         simulate([BlockRequest(0, (1, 2), 64)], block_size=16, capacity_blocks=2)
+
+
+def test_what_is_being_computed_is_waited_for_and_not_evicted():
+    # The second comes while the first computes what it needs; the third comes while both hold all the room.
+    first, second = (BlockRequest(at, (1, 2), 3 * 32 - 1, 10.0) for at in (0.0, 1.0))
+    third, fourth = BlockRequest(2.0, (7, 8), 3 * 32 - 1), BlockRequest(30.0, (1, 2), 3 * 32 - 1)
+    overlapping = simulate([first, second, third, fourth], block_size=32, capacity_blocks=2)
+    assert overlapping.hit_tokens == 2 * 2 * 32
+    one_by_one = [replace(each, takes_seconds=0.0) for each in (first, second, third, fourth)]
+    assert simulate(one_by_one, block_size=32, capacity_blocks=2).hit_tokens == 2 * 32

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from axolotl_cache.config import parse_size
 from axolotl_cache.errors import ConfigError, Problem
 from axolotl_cache.paths import config_home
 from axolotl_cache.server.keys import Role, Tenant, read_keys, write_keys
@@ -39,7 +40,11 @@ def keys() -> None:
     metavar="N",
     help="Tokens that are computed; what comes from a cache is free.",
 )
-@click.option("--cache-bytes", metavar="SIZE", help="Refused: a tenant's stored bytes are not bounded yet.")
+@click.option(
+    "--cache-bytes",
+    metavar="SIZE",
+    help="What is held for the tenant: stored answers, and in what they leave, keys and values in memory.",
+)
 @keys_file_option
 def add(
     name: str,
@@ -53,15 +58,14 @@ def add(
 
     A tenant may have several keys. The quotas are the tenant's, and are set anew each time.
     """
-    if cache_bytes is not None:
-        message = (
-            "is not enforced yet, and so refused: max_cache_entries bounds what all tenants store together"
-        )
-        raise ConfigError([Problem("command line", "--cache-bytes", message)])
+    try:
+        most_bytes = None if cache_bytes is None else parse_size(cache_bytes)
+    except ValueError as error:
+        raise ConfigError([Problem("command line", "--cache-bytes", str(error))]) from error
     path = keys_file or default_keys_file()
     ring = read_keys(path)
     role: Role = "operator" if operator else "tenant"
-    key = ring.add(Tenant(name, role, requests_per_minute, tokens_per_minute))
+    key = ring.add(Tenant(name, role, requests_per_minute, tokens_per_minute, most_bytes))
     write_keys(path, ring)
     click.echo(f"a key of {name}, in {path}:", err=True)
     click.echo(key)
@@ -77,6 +81,7 @@ def list_keys(keys_file: Path | None) -> None:
         bounds = {
             "requests/min": tenant.requests_per_minute,
             "tokens/min": tenant.tokens_per_minute,
+            "cache bytes": tenant.cache_bytes,
         }
         told = ", ".join(f"{name} {bound:,}" for name, bound in bounds.items() if bound is not None)
         click.echo(f"{key.id}  {tenant.role:<8}  {tenant.name}{'  ' + told if told else ''}")

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from axolotl_cache.cli.errors import CleanCommand
 from axolotl_cache.cli.settings import load_for_model
+from axolotl_cache.cli.tokenizing import tokenizer_of
 from axolotl_cache.config import Settings, parse_size
 from axolotl_cache.errors import ConfigError, Problem
 from axolotl_cache.profiling.blocks import Cutter
@@ -34,7 +35,13 @@ from axolotl_cache.profiling.speeds import Speeds
     "yaml_file",
     type=click.Path(path_type=Path),
     metavar="YOUR_CONFIG.YAML",
-    help="The model at hand: for bytes of keys and values, and prices.",
+    help="The model at hand: for its tokens, for bytes of keys and values, and prices.",
+)
+@click.option(
+    "--tokenizer",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="FOLDER",
+    help="Count tokens with the tokenizer in there. Default: the one of --config; estimated without either.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
 @click.option(
@@ -55,6 +62,7 @@ from axolotl_cache.profiling.speeds import Speeds
 def profile(
     logs: tuple[Path, ...],
     yaml_file: Path | None,
+    tokenizer: Path | None,
     as_json: bool,
     html: Path | None,
     prefill: float | None,
@@ -74,7 +82,7 @@ def profile(
     except ValueError as error:
         raise ConfigError([Problem("command line", "--memory", str(error))]) from error
     reading = Reading()
-    profiler = Profiler(Cutter())
+    profiler = Profiler(Cutter(tokenize=tokenizer_of(settings, tokenizer)))
     with _uncollected():
         with bytes_bar(logs, quiet=quiet) as progress:
             for _ in profiler.see_all(read_logs(logs, reading, progress=progress)):

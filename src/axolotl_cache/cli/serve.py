@@ -25,6 +25,8 @@ from axolotl_cache.server.limits import Limits
 UPSTREAM_KEY: Final = "AXOLOTL_CACHE_UPSTREAM_KEY"
 
 _LIMITS: Final = Limits()
+_BY_SIGNAL: Final = 128
+"""What shells add to a signal's number."""
 _SWITCH_SECONDS: Final = 0.0005
 """How long one thread may keep the others from Python: hits wait for the engine's thread no longer."""
 
@@ -80,6 +82,11 @@ _SWITCH_SECONDS: Final = 0.0005
     "--max-new-tokens", type=click.IntRange(min=1), help="Longest answer.  [default: what the context leaves]"
 )
 @click.option(
+    "--max-prompt-tokens",
+    type=click.IntRange(min=1),
+    help="Longest prompt that is computed; a longer one gets a 400.  [default: what the context allows]",
+)
+@click.option(
     "--max-body",
     default="8MiB",
     show_default=True,
@@ -100,7 +107,7 @@ _SWITCH_SECONDS: Final = 0.0005
     default=_LIMITS.grace_seconds,
     show_default=True,
     metavar="SECONDS",
-    help="How long what runs may go on after SIGTERM or Ctrl + C.",
+    help="How long what runs may go on after SIGTERM or Ctrl + C; a second one ends it at once.",
 )
 @click.option(
     "--request-log",
@@ -120,6 +127,33 @@ _SWITCH_SECONDS: Final = 0.0005
     default=None,
     help="Whether the dashboard shows the last prompts.  [default: only without keys]",
 )
+@click.option("--ray", "on_ray", is_flag=True, help="Run replicas of the engine on Ray Serve.")
+@click.option(
+    "--replicas",
+    default="1",
+    show_default=True,
+    metavar="N|MIN:MAX",
+    help="With --ray: how many; with two numbers, as many as there is work for.",
+)
+@click.option(
+    "--replica-cpus",
+    type=click.FloatRange(min=0),
+    default=1.0,
+    show_default=True,
+    help="With --ray: CPUs that each replica reserves.",
+)
+@click.option(
+    "--replica-gpus",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="With --ray: GPUs that each replica gets.",
+)
+@click.option(
+    "--ray-address",
+    metavar="ADDRESS",
+    help="With --ray: of a running cluster, or auto.  [default: one is started on this machine]",
+)
 def serve(
     yaml_file: Path,
     flags: dict[str, Flag],
@@ -135,6 +169,7 @@ def serve(
     max_running: int | None,
     max_waiting: int,
     max_new_tokens: int | None,
+    max_prompt_tokens: int | None,
     max_body: str,
     timeout: float,
     grace: float,
@@ -142,6 +177,11 @@ def serve(
     request_log_text: bool,
     otlp_endpoint: str | None,
     show_prompts: bool | None,
+    on_ray: bool,
+    replicas: str,
+    replica_cpus: float,
+    replica_gpus: float,
+    ray_address: str | None,
 ) -> None:
     """Serve OpenAI's clients, through the caches.
 
@@ -149,6 +189,10 @@ def serve(
     keys (axolotl-cache keys add NAME), only this machine is served.
     """
     settings = load_for_model(yaml_file, flags)
+    for flag, given in (("--max-new-tokens", max_new_tokens), ("--max-prompt-tokens", max_prompt_tokens)):
+        if upstreams and given is not None:
+            message = "an upstream counts its own tokens: bound them there"
+            raise ConfigError([Problem("command line", flag, message)])
     most_body_bytes = _size("--max-body", max_body)
     limits = Limits(
         most_running=max_running or (64 * len(upstreams) or _LIMITS.most_running),
@@ -157,6 +201,8 @@ def serve(
         most_body_bytes=most_body_bytes,
         grace_seconds=grace,
     )
+    if on_ray and upstreams:
+        raise ConfigError([Problem("command line", "--ray", "runs our own engine; leave --upstream out")])
     folders = adapter_folders(adapters)
     control = CacheControl(sampled=cache_sampled, truncated=cache_truncated)
     with ExitStack() as stack, _needs_extra():
@@ -168,14 +214,30 @@ def serve(
         from axolotl_cache.server.watching import Watching, operator_routes
 
         doors = opening.open_doors(keys_file, default_keys_file(), host)
-        listening = stack.enter_context(closing(listen(host, port)))
         rules = Rules(
             model_name or str(settings.axolotl.get("base_model", "")),
             adapters=tuple(folders),
             temperature=temperature,
             most_new_tokens=max_new_tokens,
+            most_prompt_tokens=max_prompt_tokens,
             control=control,
         )
+        watching = Watching(
+            keeps_text=not doors.has_keys if show_prompts is None else show_prompts,
+            log=request_log,
+            log_has_text=request_log_text,
+            otlp_endpoint=otlp_endpoint,
+        )
+        if on_ray:
+            from axolotl_cache.ray_serve.run import run
+            from axolotl_cache.ray_serve.spec import Spec, scaling_of
+
+            keys = (keys_file or default_keys_file()).resolve() if doors.has_keys else None
+            spec = Spec(yaml_file.resolve(), rules, flags, limits, watching, folders, keys)
+            scaling = scaling_of(replicas, cpus=replica_cpus, gpus=replica_gpus)
+            run(spec, scaling, address=ray_address, host=host, port=port, report=say)
+            return
+        listening = stack.enter_context(closing(listen(host, port)))
         if upstreams:
             backend: Any = opening.open_upstreams(
                 settings, stack, upstreams, os.environ.get(UPSTREAM_KEY), control, limits, say
@@ -185,12 +247,6 @@ def serve(
                 backend = opening.open_engine(settings, stack, rules, limits, say, progress, folders)
         name = ", ".join(upstreams) or rules.model
         pipeline = None if upstreams else backend.pipeline
-        watching = Watching(
-            keeps_text=not doors.has_keys if show_prompts is None else show_prompts,
-            log=request_log,
-            log_has_text=request_log_text,
-            otlp_endpoint=otlp_endpoint,
-        )
         service = Service(backend, limits, doors, watching.open(stack, name, pipeline, say))
         app = App(service, operator_routes(service, pipeline))
         sys.setswitchinterval(_SWITCH_SECONDS)
@@ -202,6 +258,8 @@ def serve(
         if not doors.has_keys:
             say("without keys, only this machine is served: axolotl-cache keys add NAME")
         server.run(sockets=[listening])
+    if server.forced_by is not None:
+        raise SystemExit(_BY_SIGNAL + server.forced_by)
 
 
 def _size(flag: str, text: str) -> int:
@@ -216,6 +274,9 @@ def _needs_extra() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
+        if str(error.name).partition(".")[0] == "ray":
+            missing = "is not installed: pip install 'axolotl-cache[ray]'"
+            raise ConfigError([Problem("serve --ray", "ray", missing)]) from error
         if str(error.name).partition(".")[0] not in ("httptools", "httpx2", "starlette", "uvicorn", "uvloop"):
             raise
         raise ConfigError(

@@ -132,6 +132,8 @@ class InferenceSettings(Block):
     """Where the key is; empty: answers on disk are not encrypted."""
     strict: Switch = False
     """Compute answers as if alone, where a token's company could change its bits."""
+    same_as_generate: Switch = True
+    """In other programs' `generate`, reuse only what leaves its bits as they are without us."""
     semantic_matching: Annotated[
         bool | Literal["shadow"],
         accepts('true, false or "shadow" (say what would be served, and serve nothing)'),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,10 +28,19 @@ class Dashboard:
     Args:
         observer: what was counted.
         pipeline: what it was counted of, for a request's blocks; None where answers come from upstream.
+        others: returns the rows of the nodes page when there are other machines, this one's among them; an
+            empty list while they are not known.
     """
 
-    def __init__(self, observer: Observer, pipeline: Pipeline | None = None) -> None:
+    def __init__(
+        self,
+        observer: Observer,
+        pipeline: Pipeline | None = None,
+        *,
+        others: Callable[[], Sequence[Mapping[str, Any]]] = tuple,
+    ) -> None:
         self.observer = observer
+        self._others = others
         self._pipeline = pipeline
         self._reading = threading.Lock()
         self._state: tuple[float, State] | None = None
@@ -101,7 +111,17 @@ class Dashboard:
 
     def nodes(self) -> dict[str, Any]:
         """Return the machines and what they use."""
-        return self._head() | {"nodes": [asdict(node) for node in self.state().nodes]}
+        return self._head() | {"nodes": self._others() or self.own_nodes()}
+
+    def own_nodes(self) -> list[dict[str, Any]]:
+        """Return this machine's row, with the share of its requests that each tier served since the start."""
+        with self.observer.reading():
+            served = {name: tally.requests for name, tally in self.observer.series.totals().items()}
+        requests = sum(served.values())
+        rates = {
+            name: count / requests for name, count in served.items() if name.startswith("hit-") and count
+        }
+        return [asdict(node) | {"hit_rates": rates} for node in self.state().nodes]
 
     def state(self) -> State:
         """Return what there is, at most a second old."""

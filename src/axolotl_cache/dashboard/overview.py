@@ -69,6 +69,7 @@ class Overview:
             "failures": failures,
             "tenants": tenants[:MOST_TENANTS],
             "tiers": [asdict(tier) for tier in self._state.tiers],
+            "adjustments": [asdict(each) for each in self._state.adjustments],
             "running": self._state.running,
             "waiting": self._state.waiting,
             "exactness": self._state.exactness,

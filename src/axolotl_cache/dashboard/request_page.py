@@ -21,7 +21,7 @@ def in_list(record: Record) -> dict[str, Any]:
     """Return a request's row in the list."""
     miss = record.prefix_miss or record.response_miss
     return {
-        "id": record.id,
+        "id": record.name,
         "at": record.at,
         "tenant": record.tenant,
         "session": record.session,

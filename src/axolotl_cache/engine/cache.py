@@ -236,6 +236,15 @@ class KVCache:
         """Return the name that a namespace has in the lower tiers."""
         return f"{namespace}:{self._numerics}"
 
+    def give_back(self, table: BlockTable, tokens: int) -> None:
+        """Let go of the pages behind so many leading tokens, whole blocks, which will be computed anew."""
+        blocks = tokens // self._pool.block_size
+        table.pages, unused = table.pages[:blocks], table.pages[blocks:]
+        self._pool.release(unused)
+        table.kept_blocks = min(table.kept_blocks, blocks)
+        self.stats.hit_tokens -= max(table.cached_tokens - tokens, 0)
+        table.cached_tokens = min(table.cached_tokens, tokens)
+
     def close(self, table: BlockTable) -> None:
         """Let go of a request's pages and of what it held. Closing twice is fine."""
         match, table.match = table.match, None  # first, so that an interrupt in between can't do it twice

@@ -18,9 +18,11 @@ from typing import Any, Final
 
 import torch
 
+from axolotl_cache.adjustments import Adjustments
 from axolotl_cache.budget import MemoryBudget, Tenant
 from axolotl_cache.clock import Clock, wall_clock
 from axolotl_cache.engine.adapters import Adapter, Adapters
+from axolotl_cache.engine.as_generate import own_fence, probe_as_generate, with_filler
 from axolotl_cache.engine.cache import KVCache
 from axolotl_cache.engine.drafts import Drafts
 from axolotl_cache.engine.exactness import Exactness, probe
@@ -37,7 +39,7 @@ from axolotl_cache.engine.stats import EngineStats
 from axolotl_cache.erasure import ErasureReport
 from axolotl_cache.errors import RequestError
 from axolotl_cache.namespace import BLOCK_SIZE_TOKENS
-from axolotl_cache.prefix import Fences, Lease, PolicyName, PrefixStats, Run
+from axolotl_cache.prefix import Fences, Lease, PolicyName, PrefixStats, Run, TreeTenants
 from axolotl_cache.request import Sampling
 
 _DEFAULT_NEW_TOKENS: Final = 512
@@ -65,6 +67,7 @@ class Engine:
             fits, and one always runs. None is no bound but `max_batch`.
         step_tokens: tokens that one step computes at the most.
         strict: also where a token's company can change its bits ("grid"), compute answers as if alone.
+        as_generate: give the bits of transformers' `generate`, where reuse can (engine/as_generate.py).
         draft_tokens: tokens that are guessed ahead at the most, per request and step (engine/drafts.py); 0
             guesses none. Answers are the same; where they would not be ("grid" and the others), none are.
         adapters: the adapters that requests may ask for.
@@ -92,6 +95,7 @@ class Engine:
         max_running_bytes: int | None = None,
         step_tokens: int = 512,
         strict: bool = False,
+        as_generate: bool = False,
         draft_tokens: int = 7,
         adapters: Adapters | None = None,
         lower: Callable[[KVLayout, int], Sequence[LowerTier]] = lambda layout, block_size: (),
@@ -119,14 +123,14 @@ class Engine:
         self.exactness = Exactness("none", "the model keeps more than keys and values of each token")
         self._cache: KVCache | None = None
         self._budget: MemoryBudget | None = None
+        self._adjustments = governor.adjustments if governor is not None else Adjustments()
         self._forward: Forward | None = None
         self._runner: Runner
         kv = read_layout(model, device)
         if kv is not None:
-            pool = KVPool(kv, BLOCK_SIZE_TOKENS)
-            self.exactness = probe(
-                Forward(model, pool, context_length_tokens), memo, report, adapters=adapters is not None
-            )
+            measured = Forward(model, KVPool(kv, BLOCK_SIZE_TOKENS), context_length_tokens)
+            found = probe_as_generate(measured, memo, report) if as_generate else None
+            self.exactness = found or probe(measured, memo, report, adapters=adapters is not None)
         has_state = kv is None
         if self.exactness.mode == "none":
             kv = None
@@ -194,9 +198,26 @@ class Engine:
         """Bound on what is held for reuse, as it is now: it shrinks while the machine is short of memory."""
         return self._cache.tree.max_bytes if self._cache else 0
 
+    @property
+    def prefix_tenants(self) -> TreeTenants | None:
+        """What each tenant holds of the prefix cache, and may hold; None without one."""
+        return self._cache.tree.tenants if self._cache else None
+
     def prefix_runs(self, limit: int) -> list[Run]:
         """Return the largest and the hottest runs of the prefix tree, about now; as `PrefixTree.runs`."""
         return self._cache.tree.runs(limit) if self._cache else []
+
+    def known_tokens(self, tokens: Sequence[int], *, namespace: str) -> int:
+        """Return how many leading tokens are in memory about now; from any thread. Changes nothing."""
+        return self._cache.known_tokens(tokens, namespace) if self._cache else 0
+
+    @property
+    def device_memory_bytes(self) -> tuple[int, int] | None:
+        """Bytes in use of the GPU, by everybody, and in all; None on a CPU."""
+        if self.device.type != "cuda":
+            return None
+        free, total = torch.cuda.mem_get_info(self.device)
+        return total - free, total
 
     @property
     def lower_tiers(self) -> Sequence[LowerTier]:
@@ -227,6 +248,11 @@ class Engine:
     def cache_tenant(self) -> Tenant | None:
         """The prefix cache, to share memory with others; None if it is off."""
         return self._cache
+
+    @property
+    def adjustments(self) -> Adjustments:
+        """What the caches did to their bounds, and why."""
+        return self._adjustments
 
     def share_memory(self, budget: MemoryBudget) -> None:
         """Look at a budget now and then, which this engine's cache is part of, and heed it."""
@@ -320,7 +346,16 @@ class Engine:
         whole = list(tokens[: len(tokens) // self.block_size * self.block_size])
         if not whole or self._cache is None:
             return 0
-        list(self._send(whole, Sampling(), 0, namespace=namespace, reuse=True, adapter=adapter))
+        sent = whole
+        if self.exactness.layout.whole:
+            sent = with_filler(whole)
+            if len(sent) > self.context_length_tokens:
+                return 0
+        list(
+            self._send(
+                sent, Sampling(), 0, namespace=namespace, reuse=True, adapter=adapter, kept_tokens=len(whole)
+            )
+        )
         return len(whole)
 
     def step(self) -> bool:
@@ -477,10 +512,14 @@ class Engine:
         end_tokens: frozenset[int] = frozenset(),
         fences: Fences = (),
         lease: Lease | None = None,
+        kept_tokens: int | None = None,
     ) -> Generation:
         if not tokens:
             raise RequestError("the prompt is empty; send at least one token")
         tokens = self._checked(tokens)
+        if self.exactness.layout.whole:
+            own = own_fence(len(tokens))
+            fences = tuple(sorted([*fences, *own], key=lambda fence: fence.position_tokens))
         running = Running(
             Generation(len(tokens), _advance=self._advance, _cancel=self._cancel),
             tokens=tokens,
@@ -493,6 +532,7 @@ class Engine:
             adapter=self._resolved(adapter),
             fences=fences,
             lease=lease,
+            kept_tokens=kept_tokens,
         )
         with self._changed:
             self._scheduler.waiting.append(running)

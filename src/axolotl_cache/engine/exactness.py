@@ -26,7 +26,7 @@ import torch
 
 from axolotl_cache.engine.attention import supports_pages
 from axolotl_cache.engine.forward import Chunk, Forward
-from axolotl_cache.engine.plan import ALONE, GRID, Layout, invariant
+from axolotl_cache.engine.plan import ALONE, AS_GENERATE, GRID, Layout, invariant
 from axolotl_cache.engine.pool import Page
 from axolotl_cache.engine.spans import KEY_TILE_TOKENS, SEGMENT_TOKENS
 from axolotl_cache.paths import make_private
@@ -61,7 +61,8 @@ class Exactness:
 
     mode: str
     """`invariant`: equal whatever else is computed; `grid`: prompts alone on a grid, in our attention;
-    `alone`: all alone, in the model's own attention; `none`: nothing can be reused."""
+    `alone`: all alone, in the model's own attention; `generate`: so, in the very calls of transformers'
+    `generate`; `none`: nothing can be reused."""
     reason: str
     comparisons: int = 0
     differences: int = 0
@@ -76,7 +77,7 @@ class Exactness:
         """How to cut prompts in this mode."""
         if self.mode == "invariant":
             return invariant(self.row_multiple)
-        return GRID if self.mode == "grid" else ALONE
+        return {"grid": GRID, "generate": AS_GENERATE}.get(self.mode, ALONE)
 
 
 _Computed = tuple[list[Page], torch.Tensor]
@@ -177,8 +178,8 @@ class Comparer:
     ) -> bool:
         """Return whether two computations of a prompt of `length` tokens gave the same bits."""
         size = self._pool.block_size
-        return _same_bits(logits, other) and all(
-            _same_bits(a[:, :, : length - i * size], b[:, :, : length - i * size])
+        return same_bits(logits, other) and all(
+            same_bits(a[:, :, : length - i * size], b[:, :, : length - i * size])
             for i, (one, two) in enumerate(zip(pages, others, strict=True))
             for a, b in zip(self._pool.read(one), self._pool.read(two), strict=True)
         )
@@ -219,22 +220,22 @@ def probe(
         adapters: adapters will be put in later. They are not there to be measured, and their layers are plain
             ones, whatever was done to the model's own.
     """
-    numerics = _fingerprint(forward, adapters)
+    numerics = fingerprint(forward, adapters)
     file = memo / f"exactness-{numerics}.json" if memo else None
-    known = _read(file) if file else None
+    known = read_memo(file) if file else None
     if known:
         return known
     report("checking that a reused prefix gives the same bits (once for this model on this machine)")
     result = replace(_measure(forward, adapters), numerics=numerics)
     if result.mode != "none":
-        result = replace(result, prefill_seconds_per_token=_seconds_per_token(forward, result.layout))
+        result = replace(result, prefill_seconds_per_token=seconds_per_token(forward, result.layout))
     if file:
-        _write(file, result)
+        write_memo(file, result)
     return result
 
 
 def _measure(forward: Forward, adapters: bool) -> Exactness:
-    tokens = _random_tokens(forward, min(_SHORT_TOKENS, forward.context_length_tokens))
+    tokens = random_tokens(forward, min(_SHORT_TOKENS, forward.context_length_tokens))
     expected = forward.plain(tokens)
     obstacle = (
         _why_never_paged(forward.model)
@@ -261,8 +262,9 @@ def _measure(forward: Forward, adapters: bool) -> Exactness:
     return Exactness("grid", "results depend on the size of a call on this machine", done, differences)
 
 
-def _seconds_per_token(forward: Forward, layout: Layout) -> float:
-    tokens = _random_tokens(forward, min(128, forward.context_length_tokens))
+def seconds_per_token(forward: Forward, layout: Layout) -> float:
+    """Return what a prompt's token takes: one short prompt is computed."""
+    tokens = random_tokens(forward, min(128, forward.context_length_tokens))
     pages = forward.pool.allocate(-(-len(tokens) // forward.pool.block_size))
     started = time.perf_counter()
     try:
@@ -317,7 +319,8 @@ def _why_other_keys(forward: Forward) -> str:
     return ""
 
 
-def _random_tokens(forward: Forward, count: int, seed: int = 0) -> list[int]:
+def random_tokens(forward: Forward, count: int, seed: int = 0) -> list[int]:
+    """Return `count` ids of the model's vocabulary, the same at every call."""
     generator = torch.Generator().manual_seed(seed)
     vocabulary = int(getattr(forward.model.config.get_text_config(), "vocab_size", 1000))
     tokens: list[int] = torch.randint(vocabulary, (count,), generator=generator).tolist()
@@ -328,14 +331,14 @@ def _compare_all(forward: Forward, layout: Layout) -> Iterator[bool]:
     """Yield for each comparison whether the bits were the same; the ones that tell most come first."""
     comparer = Comparer(forward, layout)
     room = forward.context_length_tokens
-    company = [_random_tokens(forward, min(n, room), seed=n) for n in _COMPANY]
+    company = [random_tokens(forward, min(n, room), seed=n) for n in _COMPANY]
     with comparer.computed(company[0], ()) as (pages, logits):
         last = len(company[0])
         ends: tuple[tuple[int, ...], ...] = ((last - 4, 1, 1, 1, 1), (last - 5, 3, 2))
         for cuts in ends:
             with comparer.computed(company[0], cuts) as (again, other):
                 yield comparer.same(len(company[0]), pages, logits, again, other)
-    tokens = _random_tokens(forward, min(_PROMPT_TOKENS, room))
+    tokens = random_tokens(forward, min(_PROMPT_TOKENS, room))
     with comparer.computed(tokens, ()) as (pages, logits):
         for cuts in _CUTS:
             with comparer.computed(tokens, cuts) as (again, other):
@@ -346,7 +349,8 @@ def _compare_all(forward: Forward, layout: Layout) -> Iterator[bool]:
     yield from comparer.in_company(tokens[: min(640, room)], company, decoded=5)
 
 
-def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Return whether two tensors of one dtype and shape are the same, bit for bit: 0 is not -0."""
     return torch.equal(a.contiguous().view(torch.uint8), b.contiguous().view(torch.uint8))
 
 
@@ -370,7 +374,8 @@ def _is_quantised(model: Any) -> bool:
     return getattr(model, "quantization_method", None) is not None or getattr(model, "is_quantized", False)
 
 
-def _fingerprint(forward: Forward, adapters: bool) -> str:
+def fingerprint(forward: Forward, adapters: bool) -> str:
+    """Return a digest of everything that decides about the bits: model, dtype, machine, threads, versions."""
     import transformers
 
     model, kv = forward.model, forward.pool.layout
@@ -413,15 +418,17 @@ def _cpu_model() -> str:
     return "|".join(found.values())
 
 
-def _read(file: Path) -> Exactness | None:
+def read_memo(file: Path) -> Exactness | None:
+    """Return what a probe found before, or None."""
     try:
         known = Exactness(**json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
-    return known if known.mode in {"invariant", "grid", "alone", "none"} else None
+    return known if known.mode in {"invariant", "grid", "alone", "generate", "none"} else None
 
 
-def _write(file: Path, result: Exactness) -> None:
+def write_memo(file: Path, result: Exactness) -> None:
+    """Remember what a probe found; where that can't be written, the next start measures again."""
     try:
         make_private(file.parent)
         with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False, encoding="utf-8") as new:

@@ -54,10 +54,15 @@ class Forward:
         """The masks that the model wanted to make so far, by their window."""
         self._paged = _PoolCache([_PagedLayer() for _ in range(1 + max(pool.layers))])
 
+    @property
+    def last_logits(self) -> dict[str, int]:
+        """The argument that asks the model for the logits behind the last token alone, if it knows one."""
+        return {"logits_to_keep": 1} if self._keeps_logits else {}
+
     @torch.inference_mode()
     def plain(self, tokens: Sequence[int]) -> torch.Tensor:
         """Return the logits behind the last token, (vocabulary,), as the model gives them without pages."""
-        named = self._positions(range(len(tokens))) | ({"logits_to_keep": 1} if self._keeps_logits else {})
+        named = self._positions(range(len(tokens))) | self.last_logits
         ids = torch.tensor([list(tokens)], device=self.pool.layout.device)
         logits: torch.Tensor = self.model(input_ids=ids, use_cache=False, **named).logits
         return logits[0, -1]

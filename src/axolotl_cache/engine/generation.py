@@ -79,6 +79,8 @@ class Running:
     """What it is computed with; None where the engine knows no adapters."""
     fences: Fences = ()
     lease: Lease | None = None
+    kept_tokens: int | None = None
+    """How many leading tokens others may reuse at the most; None is no bound."""
     sent_at: float = field(default_factory=time.perf_counter)
     table: BlockTable | None = None
     """None while it waits to be let in."""

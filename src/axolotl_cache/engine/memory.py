@@ -10,6 +10,8 @@ from typing import Final
 import psutil
 import torch
 
+from axolotl_cache.adjustments import Adjustments, Change
+
 _ROOT: Final = Path("/")
 _LOOK_SECONDS: Final = 1.0
 
@@ -62,6 +64,7 @@ class PressureGovernor:
         step_share: share of it by which caches may grow back, each second.
         available: returns the bytes available now; asked at most once a second.
         clock: seconds that never go back (`time.monotonic`).
+        adjustments: where it is noted how the bound changes.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class PressureGovernor:
         step_share: float = 0.01,
         available: Callable[[], int],
         clock: Callable[[], float],
+        adjustments: Adjustments | None = None,
     ) -> None:
         if total_bytes < 1 or not 0 <= floor_share < 1 or not 0 < step_share <= 1:
             raise ValueError(
@@ -81,8 +85,9 @@ class PressureGovernor:
         self._step_bytes = max(1, int(total_bytes * step_share))
         self._available = available
         self._clock = clock
+        self.adjustments = adjustments or Adjustments()
         self._looked_at: float | None = None
-        self._limit_bytes = total_bytes
+        self._seen_bytes = self._limit_bytes = total_bytes
         self.shrinking = False
         """Whether memory ran short, and the caches have not grown back to their bound since."""
 
@@ -96,11 +101,25 @@ class PressureGovernor:
         now = self._clock()
         if self._looked_at is None or now - self._looked_at >= _LOOK_SECONDS:
             self._looked_at = now
+            before, was_short = min(bound_bytes, self._limit_bytes), self.shrinking
             self._look(held_bytes, bound_bytes)
+            self._note(before, min(bound_bytes, self._limit_bytes), was_short)
         return max(0, min(bound_bytes, self._limit_bytes))
 
+    def _note(self, before: int, after: int, was_short: bool) -> None:
+        if after < before and self.shrinking:
+            why = (
+                f"{max(0, self._seen_bytes):,} bytes of memory were free, less than the "
+                f"{self._floor_bytes:,} that are to stay so"
+            )
+            self.adjustments.note(Change.SHRINK, "prefix cache", before, after, why)
+        elif after > before and was_short:
+            why = f"{self._seen_bytes:,} bytes of memory were free again"
+            self.adjustments.note(Change.GROW, "prefix cache", before, after, why)
+
     def _look(self, held_bytes: int, bound_bytes: int) -> None:
-        spare = self._available() - self._floor_bytes
+        self._seen_bytes = self._available()
+        spare = self._seen_bytes - self._floor_bytes
         room = held_bytes + spare
         if spare < 0:
             self.shrinking = True

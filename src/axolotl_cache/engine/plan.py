@@ -26,6 +26,8 @@ class Layout:
     """0 where any cut will do; else a prompt's calls start at multiples of this."""
     tiled: bool = True
     """Whether attention is ours, see engine/attention.py; if not, each request is computed alone."""
+    whole: bool = False
+    """Whether a prompt is computed in one call, as transformers' `generate` does (engine/as_generate.py)."""
 
     def __post_init__(self) -> None:
         if self.grid_tokens % self.block_size:
@@ -42,6 +44,9 @@ GRID: Final = Layout(block_size=128, grid_tokens=128)
 
 ALONE: Final = Layout(block_size=128, grid_tokens=128, tiled=False)
 """The same with the model's own attention: one request in a call, always."""
+
+AS_GENERATE: Final = Layout(BLOCK_SIZE_TOKENS, tiled=False, whole=True)
+"""The calls that `generate` makes: a prompt whole, from where reuse ends, and then one token at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +104,9 @@ def next_calls(
     """
     decodes = [Part(i, 1 + work.drafted) for i, work in enumerate(running) if work.is_decode]
     prefills = [i for i, work in enumerate(running) if work.pending and not work.is_decode]
+    if layout.whole:
+        parts = [*decodes, *(Part(i, running[i].pending) for i in prefills[:1])]
+        return [(part,) for part in parts]
     left = max(budget_tokens - sum(part.tokens for part in decodes), min(layout.block_size, budget_tokens))
     if layout.grid_tokens:
         alone = strict or not layout.tiled

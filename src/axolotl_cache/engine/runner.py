@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 
 from axolotl_cache.engine.adapters import Adapters
+from axolotl_cache.engine.as_generate import reusable_tokens
 from axolotl_cache.engine.cache import KVCache
 from axolotl_cache.engine.exactness import Exactness
 from axolotl_cache.engine.forward import Chunk, Forward
@@ -95,9 +96,23 @@ class PagedRunner(Runner):
         decoding = [running for running in ready if running.work.is_decode]
         for running in decoding:
             running.make_draft(len(decoding))
-        work, layout = [r.work for r in ready], self._exactness.layout
+        layout = self._exactness.layout
+        if layout.whole:
+            for running in ready:
+                if running.is_prefill:
+                    self._reuse_less(running)
+        work = [r.work for r in ready]
         for call in next_calls(work, layout, self._step_tokens, strict=self._strict):
             self._compute_call(ready, call)
+
+    def _reuse_less(self, running: Running) -> None:
+        """Let go of found blocks behind which the call would round otherwise than a whole prompt's."""
+        found, table = running.computed_tokens, running.table
+        good = reusable_tokens(running.generation.prompt_tokens, found, self._pool.block_size)
+        if table is not None and good < found:
+            if self._cache is not None:
+                self._cache.give_back(table, good)
+            running.note_found(table)
 
     def _compute_call(self, ready: Sequence[Running], call: Call) -> None:
         parts = [(ready[part.request], part.tokens) for part in call]
@@ -175,9 +190,12 @@ class PagedRunner(Runner):
 
         What was decoded equals what a prompt would give only where results do not depend on the company.
         """
-        if self._exactness.mode == "invariant":
-            return running.computed_tokens
-        return min(running.computed_tokens, running.generation.prompt_tokens)
+        bounds = [running.computed_tokens]
+        if self._exactness.mode != "invariant":
+            bounds.append(running.generation.prompt_tokens)
+        if running.kept_tokens is not None:
+            bounds.append(running.kept_tokens)
+        return min(bounds)
 
     def _keep(self, running: Running, *, pinned: bool = False) -> None:
         if self._cache is None or running.table is None:

@@ -9,11 +9,14 @@ from hashlib import blake2b
 from math import isfinite
 from typing import Any, Final
 
+from axolotl_cache.config import TtlRules
 from axolotl_cache.errors import RequestError
 from axolotl_cache.integrations.answers import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES
+from axolotl_cache.integrations.asked import facts_asked, lasting, policy_of
 from axolotl_cache.request import CacheControl
 from axolotl_cache.response import CanonicalRequest, SmartInferenceCache
 from axolotl_cache.response.owners import checked_tags
+from axolotl_cache.response.ttl_rules import TtlPolicy
 
 TTL_HEADER: Final = "x-cache-ttl"
 TAGS_HEADER: Final = "x-cache-tags"
@@ -55,6 +58,8 @@ class Plan:
     wish: Wish
     streams: bool
     """Whether it asks for server-sent events."""
+    kind: str = ""
+    """Of its content, as `ttl_rules` have it; where nothing is known of it, nothing."""
 
     @property
     def may_share(self) -> bool:
@@ -81,6 +86,7 @@ class Rules:
     vary: tuple[str, ...]
     share_between_keys: bool
     secret: bytes
+    ttl: TtlPolicy | None = None
 
     def wish(self, headers: MutableMapping[str, str]) -> Wish:
         """Return what the headers ask of the cache, and take out those that are for nobody else.
@@ -155,7 +161,15 @@ class Rules:
             )
         except (ValueError, TypeError, RecursionError):
             return None  # whatever it is, it is for the server to say what is wrong with it
-        return Plan(key, shape, wish, bool(request.get("stream")))
+        wish, kind = (wish, "") if self.ttl is None else self._lasting(wish, request, address)
+        return Plan(key, shape, wish, bool(request.get("stream")), kind)
+
+    def _lasting(self, wish: Wish, request: Mapping[str, Any], address: str) -> tuple[Wish, str]:
+        """Return the wish with the time to live that the rules have for it, and the kind of content."""
+        route = "/" + address.partition("://")[2].partition("/")[2].partition("?")[0]
+        facts = facts_asked(request, wish.tags, route)
+        seconds, kind = lasting(self.ttl, wish.control.ttl_seconds, facts)
+        return replace(wish, control=replace(wish.control, ttl_seconds=seconds)), kind
 
     def _deciding(self, headers: Mapping[str, str]) -> dict[str, str]:
         names = sorted(name.lower() for name in headers)
@@ -181,12 +195,14 @@ def make_rules(
     vary: Iterable[str],
     share_between_keys: bool,
     secret: bytes,
+    ttl_rules: TtlRules | Mapping[str, Any] | None = None,
 ) -> Rules:
     """Return the rules for a transport's arguments.
 
     Raises:
         TypeError: several are given as one str.
-        ValueError: a field that can't be left out, a reserved tag, or a secret that is too long.
+        ValueError: a field that can't be left out, a reserved tag, a secret that is too long, or `ttl_rules`
+            that can't be understood.
     """
     for name, several in (("leave_out", leave_out), ("vary", vary)):
         if isinstance(several, str):
@@ -196,7 +212,8 @@ def make_rules(
     if len(secret) > blake2b.MAX_KEY_SIZE:
         raise ValueError(f"a secret has {blake2b.MAX_KEY_SIZE} bytes at the most, not {len(secret)}")
     names = tuple(name.lower() for name in vary)
-    return Rules(control, checked_tags(tags), fields, names, share_between_keys, secret)
+    policy = policy_of(ttl_rules)
+    return Rules(control, checked_tags(tags), fields, names, share_between_keys, secret, policy)
 
 
 def _is_repeatable(request: Mapping[str, Any]) -> bool:

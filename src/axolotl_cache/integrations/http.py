@@ -11,18 +11,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine, Generator
+from time import perf_counter
 from typing import Any, Self, TypeVar
 
 from axolotl_cache.errors import RequestCancelled
 from axolotl_cache.integrations.exchange import Plan
 from axolotl_cache.integrations.families import family_of
+from axolotl_cache.integrations.keeping import Value
+from axolotl_cache.integrations.messages import is_event_answer
 from axolotl_cache.integrations.transport import (
     Compute,
     Request,
     Response,
     Transport,
-    Value,
-    is_event_answer,
     window,
 )
 from axolotl_cache.streams.broadcast import Broadcasts
@@ -48,7 +49,11 @@ class CachingTransport(Transport):
     `X-Cache-TTL` (seconds), `X-Cache-Tags` (with commas), `X-Cache-Namespace`; the last three go no
     further. An answer has `X-Cache: hit-exact` or `miss`, and a hit its `Age`.
 
-    Equal requests at the same time are sent once, and those that ask for a stream share it as it comes.
+    Equal requests at the same time are sent once, and those that ask for a stream share it as it comes. What
+    another process streams is waited for, for 30 seconds at the most, and replayed when it is stored.
+
+    What an answer says of its tokens is kept with it, so that `cache.stats().saved` says what hits saved; in
+    money, if the cache has `prices`.
 
     Args:
         cache: where answers are kept; closing the transport does not close it.
@@ -60,6 +65,8 @@ class CachingTransport(Transport):
         vary: further headers that are part of the key.
         share_between_keys: whether all API keys share answers.
         secret: keys the digest of the API key; up to 64 bytes, the same wherever the cache is shared.
+        ttl_rules: for how long answers of which kind are served, as the configuration has them or as they
+            stand in its YAML; a request's own TTL wins, and where no rule fits, the cache's timeout holds.
 
     Raises:
         ImportError: neither httpx nor httpx2 is installed.
@@ -76,6 +83,7 @@ class CachingTransport(Transport):
 
     def close(self) -> None:
         """Close the inner transport."""
+        self._keeping.catch_up()
         if self._inner is not None:
             self._inner.close()
 
@@ -110,19 +118,23 @@ class CachingTransport(Transport):
         return next(parts, None)
 
     def _source(self, request: Request, plan: Plan) -> Generator[Any, None, None]:
-        response = _at_once(self._sent(request))
-        if not is_event_answer(response):
-            yield response
-            return
-        stream, seen = response.stream, []
-        try:
-            yield response
-            for chunk in stream:
-                seen.append(chunk)
-                yield chunk
-        finally:
-            stream.close()
-            self._keep_events(plan, seen, response.headers["content-type"])
+        with self.cache.alone(plan.key):
+            if self.cache.contains(plan.key):
+                return  # by another process, while this one waited for it
+            started = perf_counter()
+            response = _at_once(self._sent(request))
+            if not is_event_answer(response):
+                yield response
+                return
+            stream, seen = response.stream, []
+            try:
+                yield response
+                for chunk in stream:
+                    seen.append(chunk)
+                    yield chunk
+            finally:
+                stream.close()
+                self._keeping.keep_events(plan, seen, response.headers["content-type"], started)
 
     async def _drain(self, response: Response) -> list[bytes]:
         try:
@@ -133,7 +145,11 @@ class CachingTransport(Transport):
     async def _get_or_compute(self, plan: Plan, compute: Compute) -> Value:
         wish = plan.wish
         return self.cache.get_or_compute(
-            plan.key, lambda: _at_once(compute()), ttl=wish.control.ttl_seconds, tags=wish.tags
+            plan.key,
+            lambda: _at_once(compute()),
+            ttl=wish.control.ttl_seconds,
+            tags=wish.tags,
+            kind=plan.kind,
         )
 
 
@@ -150,6 +166,7 @@ class AsyncCachingTransport(Transport):
 
     async def aclose(self) -> None:
         """Close the inner transport."""
+        self._keeping.catch_up()
         if self._inner is not None:
             await self._inner.aclose()
 
@@ -183,19 +200,23 @@ class AsyncCachingTransport(Transport):
         return await anext(parts, None)
 
     async def _source(self, request: Request, plan: Plan) -> AsyncGenerator[Any, None]:
-        response = await self._sent(request)
-        if not is_event_answer(response):
-            yield response
-            return
-        stream, seen = response.stream, []
-        try:
-            yield response
-            async for chunk in stream:
-                seen.append(chunk)
-                yield chunk
-        finally:
-            await stream.aclose()
-            self._keep_events(plan, seen, response.headers["content-type"])
+        async with self.cache.alone_in_task(plan.key):
+            if self.cache.contains(plan.key):
+                return
+            started = perf_counter()
+            response = await self._sent(request)
+            if not is_event_answer(response):
+                yield response
+                return
+            stream, seen = response.stream, []
+            try:
+                yield response
+                async for chunk in stream:
+                    seen.append(chunk)
+                    yield chunk
+            finally:
+                await stream.aclose()
+                self._keeping.keep_events(plan, seen, response.headers["content-type"], started)
 
     async def _drain(self, response: Response) -> list[bytes]:
         try:
@@ -206,7 +227,7 @@ class AsyncCachingTransport(Transport):
     async def _get_or_compute(self, plan: Plan, compute: Compute) -> Value:
         wish = plan.wish
         return await self.cache.aget_or_compute(
-            plan.key, compute, ttl=wish.control.ttl_seconds, tags=wish.tags
+            plan.key, compute, ttl=wish.control.ttl_seconds, tags=wish.tags, kind=plan.kind
         )
 
 

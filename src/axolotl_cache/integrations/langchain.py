@@ -9,19 +9,24 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Final
 
+from axolotl_cache.config import TtlRules
 from axolotl_cache.integrations.answers import (
     finish_reason,
     text_of,
     why_outcomes_not_stored,
 )
+from axolotl_cache.integrations.asked import lasting, policy_of
 from axolotl_cache.integrations.tally import Tally
 from axolotl_cache.request import CacheControl
 from axolotl_cache.response import SmartInferenceCache
 from axolotl_cache.response.owners import checked_tags
+from axolotl_cache.response.prices import Cost
 from axolotl_cache.response.storable import Outcome
+from axolotl_cache.response.ttl_rules import Facts
 
 try:
     from langchain_core._api import suppress_langchain_beta_warning
@@ -62,18 +67,26 @@ class LangChainCache(BaseCache):  # type: ignore[misc]  # langchain-core is not 
         control: `truncated=True` stores cut-off answers, `refusals=True` refusals; `ttl_seconds` and
             `namespace` hold for all; nothing else has an effect.
         tags: of all entries, beside `TAG`.
+        ttl_rules: for how long answers of which kind are served, as the configuration has them or as they
+            stand in its YAML. They see the last message of the user and `tags`, no route and no tools.
 
     Raises:
-        ValueError: a tag is a reserved one.
+        ValueError: a tag is a reserved one, or the rules can't be understood.
     """
 
     def __init__(
-        self, cache: SmartInferenceCache, *, control: CacheControl = _AS_IT_COMES, tags: Iterable[str] = ()
+        self,
+        cache: SmartInferenceCache,
+        *,
+        control: CacheControl = _AS_IT_COMES,
+        tags: Iterable[str] = (),
+        ttl_rules: TtlRules | Mapping[str, Any] | None = None,
     ) -> None:
         self.cache = cache
         self._control = control
         self._tags = (TAG, *checked_tags(tags))
         self._not_stored = Tally()
+        self._ttl = policy_of(ttl_rules)
 
     @property
     def not_stored(self) -> dict[str, int]:
@@ -97,7 +110,8 @@ class LangChainCache(BaseCache):  # type: ignore[misc]  # langchain-core is not 
         if value is None:
             self._not_stored.add(reason or WITHOUT_LOSS)
             return
-        self.cache.set(key, value, ttl=self._control.ttl_seconds, tags=self._tags)
+        ttl, kind = lasting(self._ttl, self._control.ttl_seconds, Facts(_text(prompt), self._tags))
+        self.cache.set(key, value, ttl=ttl, tags=self._tags, kind=kind, cost=_cost(return_val))
 
     def clear(self, **kwargs: Any) -> None:
         """Remove what LangChain's caches stored; or, given arguments of `invalidate`, what these say."""
@@ -139,6 +153,30 @@ def _without_ids(prompt: str) -> Any:
     except (ValueError, KeyError, TypeError, RecursionError):
         return prompt
     return json.dumps(messages)
+
+
+def _text(prompt: str) -> str:
+    """Return the text of the last message of a user in a chat model's prompt; another prompt as it is."""
+    try:
+        messages = json.loads(prompt)
+        said = [m["kwargs"]["content"] for m in messages if m["kwargs"].get("type") == "human"]
+        return text_of(said[-1]) if said else prompt
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return prompt
+
+
+def _cost(generations: Sequence[Generation]) -> dict[str, Any] | None:
+    """Return what a chat model's answers say of their tokens; how long they took LangChain tells no cache."""
+    for generation in generations:
+        message = getattr(generation, "message", None)
+        usage = getattr(message, "usage_metadata", None)
+        if message is not None and usage:
+            model = str(message.response_metadata.get("model_name", ""))
+            details = {"cached_tokens": (usage.get("input_token_details") or {}).get("cache_read")}
+            return asdict(
+                Cost.from_usage({**usage, "input_tokens_details": details}, seconds=0.0, model=model)
+            )
+    return None
 
 
 def _dumped(generations: Sequence[Generation]) -> list[Any] | None:

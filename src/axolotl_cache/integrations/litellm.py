@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from typing import Any, Final
 
+from axolotl_cache.config import TtlRules
 from axolotl_cache.integrations.answers import (
     CHAT,
     COMPLETIONS,
@@ -19,10 +21,14 @@ from axolotl_cache.integrations.answers import (
     RESPONSES,
     why_payload_not_stored,
 )
+from axolotl_cache.integrations.asked import facts_asked, lasting, policy_of
 from axolotl_cache.integrations.tally import Tally
+from axolotl_cache.integrations.usage import usage_in
 from axolotl_cache.request import CacheControl
 from axolotl_cache.response import SmartInferenceCache
 from axolotl_cache.response.owners import KINDS, checked_tags, owner_tag
+from axolotl_cache.response.prices import Cost
+from axolotl_cache.response.ttl_rules import TtlPolicy
 
 try:
     from litellm.caching.base_cache import BaseCache
@@ -64,10 +70,12 @@ class LiteLLMCache(Cache):  # type: ignore[misc]  # litellm is not there when ty
             of a call wins), `namespace`; nothing else has an effect.
         tags: of all entries, beside `TAG`.
         share_between_keys: whether all API keys share answers.
+        ttl_rules: for how long answers of which kind are served, as the configuration has them or as they
+            stand in its YAML; a call's own `ttl` wins. The route is the kind of call, as `acompletion`.
         litellm_options: of LiteLLM's own `Cache`: `mode`, `supported_call_types`, `ttl`, `namespace`.
 
     Raises:
-        ValueError: a tag is a reserved one.
+        ValueError: a tag is a reserved one, or the rules can't be understood.
     """
 
     def __init__(
@@ -77,10 +85,11 @@ class LiteLLMCache(Cache):  # type: ignore[misc]  # litellm is not there when ty
         control: CacheControl = _AS_IT_COMES,
         tags: Iterable[str] = (),
         share_between_keys: bool = False,
+        ttl_rules: TtlRules | Mapping[str, Any] | None = None,
         **litellm_options: Any,
     ) -> None:
         super().__init__(type="local", **litellm_options)
-        self.cache = _Backend(cache, control, checked_tags(tags))
+        self.cache = _Backend(cache, control, checked_tags(tags), policy_of(ttl_rules))
         self._share_between_keys = share_between_keys
 
     @property
@@ -116,8 +125,15 @@ class LiteLLMCache(Cache):  # type: ignore[misc]  # litellm is not there when ty
 class _Backend(BaseCache):  # type: ignore[misc]  # as above
     """What LiteLLM asks to keep and to give back. None of the arguments beside a value is kept."""
 
-    def __init__(self, cache: SmartInferenceCache, control: CacheControl, tags: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        cache: SmartInferenceCache,
+        control: CacheControl,
+        tags: tuple[str, ...],
+        ttl: TtlPolicy | None = None,
+    ) -> None:
         super().__init__()
+        self._ttl = ttl
         self.cache = cache
         self.control = control
         self.tags = (TAG, *tags)
@@ -137,13 +153,11 @@ class _Backend(BaseCache):  # type: ignore[misc]  # as above
         if reason is not None:
             self.not_stored.add(reason)
             return
-        ttl = kwargs.get("ttl")
-        self.cache.set(
-            self._own_key(key, kwargs),
-            _plain(value),
-            ttl=self.control.ttl_seconds if ttl is None else float(ttl),
-            tags=(*self.tags, *_tags(kwargs)),
-        )
+        own = self.control.ttl_seconds if kwargs.get("ttl") is None else float(kwargs["ttl"])
+        tags = (*self.tags, *_tags(kwargs))
+        ttl, kind = lasting(self._ttl, own, facts_asked(kwargs, tags, str(kwargs.get("call_type", ""))))
+        stored = _plain(value)
+        self.cache.set(self._own_key(key, kwargs), stored, ttl=ttl, tags=tags, kind=kind, cost=_cost(stored))
 
     def _own_key(self, key: str, kwargs: Mapping[str, Any]) -> str:
         if key.startswith(_PREFIX):
@@ -237,6 +251,13 @@ def _why_not_stored(value: Any, control: CacheControl) -> str | None:
     else:
         shape = next((shape for name, shape in _SHAPES if name in payload), "")
     return why_payload_not_stored(shape, payload, control)
+
+
+def _cost(value: Any) -> dict[str, Any] | None:
+    """Return what an answer says of its tokens; how long it took LiteLLM tells no cache."""
+    answer = value.get("response") if isinstance(value, dict) else None
+    usage, model = usage_in([answer if isinstance(answer, str) else json.dumps(answer)])
+    return asdict(Cost.from_usage(usage, seconds=0.0, model=model)) if usage else None
 
 
 _SHAPES: Final = (("data", EMBEDDINGS), ("output", RESPONSES))

@@ -8,35 +8,28 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from importlib.util import find_spec
 from threading import Lock
+from time import perf_counter
 from typing import Any, Final
 
+from axolotl_cache.config import TtlRules
 from axolotl_cache.errors import ReaderTooSlow, RequestError
-from axolotl_cache.integrations.answers import split_events, why_body_not_stored, why_events_not_stored
 from axolotl_cache.integrations.exchange import Plan, make_rules
 from axolotl_cache.integrations.families import FAMILIES, chunks_as_stream, family_of, parts_as_stream, tee
-from axolotl_cache.integrations.tally import Tally
+from axolotl_cache.integrations.keeping import LARGEST_BODY_BYTES, Keeping, Value
+from axolotl_cache.integrations.messages import CACHE_HEADER, address_of, hit_headers, is_event_answer
 from axolotl_cache.request import CacheControl, Served
 from axolotl_cache.response import SmartInferenceCache
-from axolotl_cache.response.storable import FAILED
 from axolotl_cache.streams.window import Window
 
-CACHE_HEADER: Final = "x-cache"
-LARGEST_BODY_BYTES: Final = 16 * 2**20
-"""A longer answer passes through, and is not kept."""
-
-NOT_TEXT: Final = "it is compressed, no text, or too long"
-
-_EVENT_STREAM: Final = "text/event-stream"
 _MOST_UNSHARED: Final = 1024
 _ALL_SAMPLED: Final = CacheControl(sampled=True)
 
 # Requests, responses and streams are of one of two families that have nothing in common but their shape.
 Request = Any
 Response = Any
-Value = dict[str, Any]
 Compute = Callable[[], Coroutine[Any, Any, Value]]
 
 
@@ -66,6 +59,7 @@ class Transport(ABC):
         vary: Iterable[str] = (),
         share_between_keys: bool = False,
         secret: bytes = b"",
+        ttl_rules: TtlRules | Mapping[str, Any] | None = None,
     ) -> None:
         if not any(find_spec(name) for name in FAMILIES):
             raise ImportError(
@@ -73,8 +67,8 @@ class Transport(ABC):
             )
         self.cache = cache
         self._inner = inner
-        self._rules = make_rules(control, tags, leave_out, vary, share_between_keys, secret)
-        self._not_stored = Tally()
+        self._rules = make_rules(control, tags, leave_out, vary, share_between_keys, secret, ttl_rules)
+        self._keeping = Keeping(cache, lambda: LARGEST_BODY_BYTES)
         self._lock = Lock()
         self._turn = 0
         self._unshared: dict[str, int] = {}
@@ -82,7 +76,7 @@ class Transport(ABC):
     @property
     def not_stored(self) -> dict[str, int]:
         """How many answers were not stored, by reason."""
-        return self._not_stored.counts()
+        return self._keeping.not_stored.counts()
 
     @abstractmethod
     async def _send(self, request: Request) -> Response:
@@ -112,6 +106,7 @@ class Transport(ABC):
         """Return the next part, or None behind the last."""
 
     async def _answer(self, request: Request) -> Response:
+        self._keeping.catch_up()
         try:
             wish = self._rules.wish(request.headers)
         except RequestError as error:
@@ -119,7 +114,7 @@ class Transport(ABC):
         shape = self._rules.shape(request.method, request.url.path, request.headers)
         if shape is None:
             return await self._send(request)
-        body, address = await self._read(request), _address(request.url)
+        body, address = await self._read(request), address_of(request.url)
         plan = self._rules.plan(self.cache, shape, wish, address=address, headers=request.headers, body=body)
         if plan is None:
             return _marked(await self._send(request))
@@ -141,10 +136,13 @@ class Transport(ABC):
 
     async def _streamed(self, request: Request, plan: Plan) -> Response:
         """Share what an equal request gets, as it comes, or begin what others may share."""
+        started = perf_counter()
         while (joined := self._join(request, plan)) is not None:
             parts, is_mine = joined
             try:
                 response = await self._next(parts)
+                if response is None:
+                    continue  # another process was quicker, and has stored it
                 is_shared = is_event_answer(response)
                 # Who has had nothing of it yet can begin anew, should it fail. An answer for one ends here.
                 first = None if is_mine and is_shared else await self._next(parts)
@@ -157,10 +155,10 @@ class Transport(ABC):
             if is_mine:
                 if is_shared:
                     return _marked(response, parts_as_stream(request, [], parts))
-                return await self._finished(request, plan, response)
+                return await self._finished(request, plan, response, started)
             if is_shared:
                 begun = [] if first is None else [first]
-                headers = _hit_headers(response.headers["content-type"], 0)
+                headers = hit_headers(response.headers["content-type"], 0)
                 stream = parts_as_stream(request, begun, parts)
                 return family_of(request).Response(200, headers=headers, stream=stream)
             if response.status_code == 200:
@@ -210,18 +208,19 @@ class Transport(ABC):
                 del self._unshared[next(iter(self._unshared))]
 
     async def _computed(self, request: Request, plan: Plan) -> Response:
-        return await self._finished(request, plan, await self._sent(request))
+        started = perf_counter()
+        return await self._finished(request, plan, await self._sent(request), started)
 
-    async def _finished(self, request: Request, plan: Plan, response: Response) -> Response:
+    async def _finished(self, request: Request, plan: Plan, response: Response, started: float) -> Response:
         if is_event_answer(response):
 
             def keep(chunks: list[bytes]) -> None:
-                self._keep_events(plan, chunks, response.headers["content-type"])
+                self._keeping.keep_events(plan, chunks, response.headers["content-type"], started)
 
             return _marked(response, tee(request, response.stream, keep) if plan.may_store else None)
         response, value = await self._whole(plan, response)
         if value is not None and plan.may_store:
-            self._keep(plan, value)
+            self._keeping.keep(plan, value, perf_counter() - started)
         return response
 
     async def _sent(self, request: Request) -> Response:
@@ -232,76 +231,22 @@ class Transport(ABC):
     async def _whole(self, plan: Plan, response: Response) -> tuple[Response, Value | None]:
         """Return an answer with its body read, and what to store of it, if it may be stored."""
         chunks = await self._drain(response)
-        text = _text(chunks) if _is_plain(response) and not _is_event_stream(response) else None
-        if response.status_code != 200:
-            reason: str | None = FAILED
-        elif text is None:
-            reason = NOT_TEXT
-        else:
-            reason = why_body_not_stored(plan.shape, text, plan.wish.control)
+        value = self._keeping.value_of(plan, response, chunks)
         _marked(response, chunks_as_stream(response, chunks))
-        if reason is not None:
-            self._not_stored.add(reason)
-            return response, None
-        return response, {"type": response.headers.get("content-type", "application/json"), "chunks": [text]}
-
-    def _keep_events(self, plan: Plan, chunks: list[bytes], content_type: str) -> None:
-        if not plan.may_store:
-            return
-        text = _text(chunks)
-        events = [] if text is None else split_events(text)
-        reason = why_events_not_stored(plan.shape, events, plan.wish.control) if events else NOT_TEXT
-        if reason is None:
-            self._keep(plan, {"type": content_type, "chunks": events})
-        else:
-            self._not_stored.add(reason)
-
-    def _keep(self, plan: Plan, value: Value) -> None:
-        self.cache.set(plan.key, value, ttl=plan.wish.control.ttl_seconds, tags=plan.wish.tags)
+        return response, value
 
     def _replay(self, request: Request, plan: Plan, value: Value) -> Response:
         chunks = [chunk.encode() for chunk in value["chunks"]]
-        headers = _hit_headers(value["type"], int(self.cache.age(plan.key) or 0))
+        headers = hit_headers(value["type"], int(self.cache.age(plan.key) or 0))
         if not plan.streams:
             headers["content-length"] = str(sum(map(len, chunks)))
         stream = chunks_as_stream(request, chunks)
         return family_of(request).Response(200, headers=headers, stream=stream)
 
 
-def _address(url: Any) -> str:
-    # Not `str(url)`: a user and a password in it are part of the credentials, which have their own place.
-    return f"{url.scheme}://{url.host}:{url.port or ''}{url.raw_path.decode('ascii')}"
-
-
-def is_event_answer(response: Response) -> bool:
-    """Whether it is an answer that comes as events, and can be replayed."""
-    return response.status_code == 200 and _is_event_stream(response) and _is_plain(response)
-
-
 def window() -> Window[Any]:
     """Return what keeps the parts of a shared stream."""
     return Window(LARGEST_BODY_BYTES, 0, lambda part: len(part) if isinstance(part, bytes) else 0)
-
-
-def _hit_headers(content_type: str, age: int) -> dict[str, str]:
-    return {"content-type": content_type, CACHE_HEADER: str(Served.HIT_EXACT), "age": str(age)}
-
-
-def _is_plain(response: Response) -> bool:
-    return str(response.headers.get("content-encoding", "identity")) == "identity"
-
-
-def _is_event_stream(response: Response) -> bool:
-    return str(response.headers.get("content-type", "")).startswith(_EVENT_STREAM)
-
-
-def _text(chunks: list[bytes]) -> str | None:
-    if sum(map(len, chunks)) > LARGEST_BODY_BYTES:
-        return None
-    try:
-        return b"".join(chunks).decode()
-    except UnicodeDecodeError:
-        return None
 
 
 def _marked(response: Response, stream: Any = None) -> Response:

@@ -158,6 +158,8 @@ class _Collector(Collector):
                        {t.name: t.expired for t in tiers})  # fmt: skip
         yield _counter("refused_entries", "Entries for which there was no room.", "tier",
                        {t.name: t.refused for t in tiers})  # fmt: skip
+        yield _counter("memory_adjustments", "Steps by which caches changed their own bounds.", "change",
+                       state.adjustment_counts)  # fmt: skip
         yield _gauge("tier_enabled", "Whether the kill switch leaves a tier on.", "tier",
                      {name: int(on) for name, on in state.switches.items()})  # fmt: skip
         yield _gauge("process_resident_memory_bytes", "Memory of the process.", "node",

@@ -65,6 +65,8 @@ class PipelineSource:
             exactness=engine.exactness.mode,
             block_size=engine.block_size,
             switches={"response": pipeline.response_enabled, "prefix": pipeline.prefix_enabled},
+            adjustments=engine.adjustments.last(),
+            adjustment_counts=engine.adjustments.counts(),
         )
 
     def prefixes(self, limit: int) -> list[PrefixView]:
@@ -143,6 +145,7 @@ class PipelineSource:
 
     def _node(self, tiers: tuple[TierState, ...], running: int, waiting: int) -> NodeState:
         used = self._resources.used()
+        gpu = self._pipeline.engine.device_memory_bytes
         return NodeState(
             name=self._resources.name,
             version=axolotl_cache.__version__,
@@ -156,6 +159,8 @@ class PipelineSource:
             waiting=waiting,
             requests=self._pipeline.totals.requests,
             held_bytes=sum(tier.held_bytes for tier in tiers if not tier.name.endswith("_disk")),
+            gpu_memory_bytes=gpu[0] if gpu else None,
+            gpu_total_bytes=gpu[1] if gpu else None,
         )
 
 

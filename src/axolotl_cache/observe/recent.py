@@ -15,7 +15,7 @@ _MESSAGE_BYTES: Final = 200
 
 
 class Recent:
-    """The last records by id, newest last, each with its request where texts may be kept.
+    """The last records by name, newest last, each with its request where texts may be kept.
 
     Args:
         keeps_text: whether requests are kept; without, records only.
@@ -38,13 +38,14 @@ class Recent:
         self._text_bytes = 0
 
     def add(self, record: Record, request: Request | None) -> None:
-        """Keep one; the oldest goes. An id that comes again takes the older one's place. Cost: 0.5 us."""
-        self._records.pop(record.id, None)
-        self._records[record.id] = record
+        """Keep one; the oldest goes. A name that comes again takes the older one's place. Cost: 0.5 us."""
+        name = record.name
+        self._records.pop(name, None)
+        self._records[name] = record
         if self.keeps_text:
-            self._drop_text(record.id)
+            self._drop_text(name)
             if request is not None:
-                self._keep_text(record.id, request)
+                self._keep_text(name, request)
         if len(self._records) > self._most_records:
             oldest, _ = self._records.popitem(last=False)
             self._drop_text(oldest)

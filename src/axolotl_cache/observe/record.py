@@ -44,6 +44,8 @@ class Call:
     """The client's trace, as W3C Trace Context writes it."""
     node: str = ""
     """The machine that served it, where there are several."""
+    choice: int = 0
+    """Which of several answers of one request, from 0."""
 
 
 class Record(NamedTuple):
@@ -82,6 +84,13 @@ class Record(NamedTuple):
     not_stored: str | None
     response_miss: Miss | None
     prefix_miss: Miss | None
+    choice: int = 0
+    """Which of several answers of one request, from 0."""
+
+    @property
+    def name(self) -> str:
+        """The id; with the number of the answer, where it is not the first of its request."""
+        return f"{self.id}.{self.choice}" if self.choice else self.id
 
     @property
     def tpot_seconds(self) -> float | None:
@@ -131,6 +140,7 @@ def of_answer(request: Request, answer: Answer, call: Call) -> Record:
         answer.not_stored,
         answer.response_miss,
         answer.prefix_miss,
+        call.choice,
     )
 
 

@@ -194,6 +194,7 @@ def _numbers(record: Record) -> dict[str, Any]:
         "v": VERSION,
         "time": record.at,
         "id": record.id,
+        "choice": record.choice,
         "tenant": record.tenant,
         "principal": "",
         "session": record.session,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from axolotl_cache.adjustments import Adjustment
+
 
 @dataclass(frozen=True, slots=True)
 class TierState:
@@ -65,6 +67,9 @@ class NodeState:
     requests: int = 0
     held_bytes: int = 0
     """Bytes of all tiers in memory."""
+    gpu_memory_bytes: int | None = None
+    """In use, by everybody; None without a GPU."""
+    gpu_total_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,10 @@ class State:
     """Tokens in a block; 0 if it is not known."""
     switches: dict[str, bool] = field(default_factory=dict)
     """Tiers that can be turned off at run time, and whether they are on."""
+    adjustments: tuple[Adjustment, ...] = ()
+    """What the caches did to their own bounds lately, the newest last."""
+    adjustment_counts: dict[str, int] = field(default_factory=dict)
+    """Steps of each kind since the start."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
@@ -11,11 +11,12 @@ from axolotl_cache.config import TtlRules
 from axolotl_cache.errors import RequestError
 from axolotl_cache.namespace import Namespace
 from axolotl_cache.pipeline.stored import to_cost, to_value
-from axolotl_cache.request import Answer, Miss, Request, Sampling, TtlDecision
+from axolotl_cache.request import Answer, Delta, Miss, Request, Sampling, TtlDecision
 from axolotl_cache.response import CanonicalRequest, Entry, KeyExplanation, SmartInferenceCache, owner_tags
 from axolotl_cache.response.owners import checked_tags
 from axolotl_cache.response.storable import Outcome, why_not_stored
 from axolotl_cache.response.ttl_rules import Facts, TtlPolicy
+from axolotl_cache.streams.stop import Stop
 
 SAMPLED: Final = (
     "sampled without a seed: asking again may rightly give another answer "
@@ -25,6 +26,7 @@ NO_STORE: Final = "the request asked not to store it (no-store)"
 NO_CACHE: Final = "the request asked for a new answer (no-cache)"
 TOO_OLD: Final = "the stored answer is older than the request accepts (max-age)"
 WRONG: Final = "this same answer was reported as wrong"
+DROPPED: Final = "what is known of an entity in it was dropped while it was computed"
 OFF: Final = "the response cache is off"
 
 _MAY_BE_LEFT_OUT: Final = frozenset(field.name for field in fields(Sampling))
@@ -118,6 +120,20 @@ class ExactTier:
         """Return whether `look_up` would find an answer. Changes no count."""
         age, max_age = self._cache.age(question.key), question.request.cache_control.max_age_seconds
         return age is not None and (max_age is None or age <= max_age)
+
+    def alone(
+        self,
+        question: Question,
+        compute: Callable[[Stop], Generator[Delta | Answer, None, None]],
+        stop: Stop,
+    ) -> Generator[Delta | Answer, None, None]:
+        """Yield what `compute` does; nothing, if another process is at it, once its answer is stored.
+
+        A process that takes more than 30 seconds to hand out its answer is waited for no longer.
+        """
+        with self._cache.alone(question.key, lambda: not stop.is_set):
+            if not self.holds(question):
+                yield from compute(stop)
 
     def keep(
         self,

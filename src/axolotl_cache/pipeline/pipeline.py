@@ -8,7 +8,6 @@ Every answer says which tier served it, what was reused, and why the others coul
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
@@ -25,19 +24,19 @@ from axolotl_cache.engine.sampling import check_sampling
 from axolotl_cache.erasure import ErasureReport
 from axolotl_cache.errors import CapacityError, NotCached, RequestCancelled, RequestError, StreamDiverged
 from axolotl_cache.namespace import Namespace
+from axolotl_cache.pipeline.account import Account
 from axolotl_cache.pipeline.erase import erase_everywhere
-from axolotl_cache.pipeline.exact import OFF, ExactTier, Question
+from axolotl_cache.pipeline.exact import DROPPED, OFF, ExactTier, Question
 from axolotl_cache.pipeline.invalidate import invalidate_entity
 from axolotl_cache.pipeline.layout_report import LayoutReport
+from axolotl_cache.pipeline.one_machine import on_one_machine
 from axolotl_cache.pipeline.prefix_miss import PREFIX_OFF, prefix_miss
 from axolotl_cache.pipeline.session import Joined, SessionStep, with_account
-from axolotl_cache.pipeline.stored import from_entry, to_value
-from axolotl_cache.pipeline.totals import Totals
+from axolotl_cache.pipeline.stored import to_value
 from axolotl_cache.pipeline.writing import Writing
 from axolotl_cache.request import Answer, Delta, Miss, Request, Served, Usage
 from axolotl_cache.response import Entry, KeyExplanation, SmartInferenceCache
-from axolotl_cache.response.accounts import as_cost
-from axolotl_cache.response.prices import NO_PRICES, Cost, PriceTable
+from axolotl_cache.response.prices import NO_PRICES, PriceTable
 from axolotl_cache.response.storable import ABORTED, FAILED
 from axolotl_cache.streams.shared import SharedStreams
 from axolotl_cache.streams.stop import Stop
@@ -117,15 +116,14 @@ class Pipeline:
         self.response_enabled = response is not None
         self.semantic = semantic
         self.prefix_enabled = True
-        self.totals = Totals()
+        self.most_prompt_tokens: int | None = None
+        """Longest prompt that is computed; None is no bound but the model's context."""
         self._leave_out = tuple(leave_out)
         self._layout = LayoutReport()
         self._exact = None if response is None else ExactTier(response, ttl_rules, self._leave_out)
-        self._prices = prices
-        self._model_name = model_name
-        self._counting = threading.Lock()
+        self._account = Account(prices, model_name, clock)
+        self.totals = self._account.totals
         self._under_way: SharedStreams[Delta | Answer] = SharedStreams()
-        self._clock = clock
 
     def answer(self, request: Request) -> Answer:
         """Return the whole answer at once."""
@@ -181,7 +179,7 @@ class Pipeline:
                     else:
                         yield part
         finally:
-            session.ended(joined)
+            session.ended(joined, self.engine)
 
     def _begin(
         self, request: Request, joined: Joined | None, stop: Stop, started: float | None = None
@@ -209,7 +207,7 @@ class Pipeline:
         question = exact.question(request, text, namespace, joined.records if joined else ())
         found = exact.look_up(question)
         if isinstance(found, Entry):
-            return self._counted(self._stored(found, question, asked_at))
+            return self._account.counted(self._account.stored(found, question.key, asked_at))
         may_be_alike = self.semantic is not None and self.semantic.enabled
         if request.cache_control.only_if_cached and not may_be_alike:
             raise NotCached(f"nothing stored can answer this request: {found.reason}")
@@ -236,8 +234,20 @@ class Pipeline:
         def compute(stop: Stop) -> Generator[Delta | Answer, None, None]:
             return self._counting_all(self._compute(work, stop))
 
+        def find() -> Generator[Delta | Answer, None, None] | None:
+            found = exact.look_up(question) if exact.holds(question) else None
+            if not isinstance(found, Entry):
+                return None
+            return self._handed_out(self._account.stored(found, question.key, work.started))
+
+        def alone(stop: Stop) -> Generator[Delta | Answer, None, None]:
+            shared = None if self.response is None else self.response.shared
+            if shared is None or question.not_stored is not None:
+                return compute(stop)
+            return on_one_machine(shared, question.key, find, compute, stop)
+
         if question.may_be_shared:
-            return self._shared(exact, question, compute, work.started, stop)
+            return self._shared(exact, question, alone, work.started, stop)
         return compute(stop)
 
     def _alike_or_computed(
@@ -264,7 +274,7 @@ class Pipeline:
                 "an answer failed half way, and another is stored now; send the request again"
             )
         yield Delta(stored.text[len(told) :], () if told else stored.logprobs, stored.served)
-        yield self._counted(stored)
+        yield self._account.counted(stored)
 
     def _shared(
         self,
@@ -276,26 +286,28 @@ class Pipeline:
     ) -> Generator[Delta | Answer, None, None]:
         """Yield an answer that is computed once for all who ask for it now."""
         told, first_at = "", started
-        while True:
+
+        def begin(nobody: Stop) -> Generator[Delta | Answer, None, None] | None:
             # Looked up again where a computation begins: another may have ended meanwhile.
-            parts = self._under_way.read(
-                question.key, lambda nobody: None if exact.holds(question) else compute(nobody), stop
-            )
+            return None if exact.holds(question) else exact.alone(question, compute, nobody)
+
+        while True:
+            parts = self._under_way.read(question.key, begin, stop)
             with closing(parts):
                 for part, is_mine in parts:
                     if isinstance(part, Answer):
-                        yield (
-                            part
-                            if is_mine
-                            else self._counted(self._of_another(part, question, started, first_at))
-                        )
+                        if is_mine:
+                            yield part
+                        else:
+                            mine = self._account.of_another(part, question.request, started, first_at)
+                            yield self._account.counted(mine)
                         return
                     first_at = first_at if told else time.perf_counter()
                     told += part.text
                     yield part if is_mine else replace(part, served=Served.HIT_EXACT)
             found = exact.look_up(question)
             if isinstance(found, Entry):
-                yield from self._handed_out(self._stored(found, question, started), told)
+                yield from self._handed_out(self._account.stored(found, question.key, started), told)
                 return
             if told:
                 raise StreamDiverged(
@@ -308,6 +320,7 @@ class Pipeline:
         ended = FAILED
         try:
             tokens = self.renderer.tokens(work.text, is_plain=request.prompt is not None)
+            self._check_prompt(tokens)
             self._layout.note(tokens)
             generation = self._generate(request, tokens, work.namespace, work.adapter, work.joined)
             stop.tell(generation.close)
@@ -319,8 +332,7 @@ class Pipeline:
             raise
         finally:
             if ended and question is not None:
-                with self._counting:
-                    self.totals.not_stored[question.not_stored or ended] += 1
+                self._account.not_stored(question.not_stored or ended)
         now = time.perf_counter()
         answer = Answer(
             text=writing.text,
@@ -332,9 +344,7 @@ class Pipeline:
             response_miss=work.response_miss,
             semantic_miss=None if work.alike is None else work.alike.miss,
             prefix_miss=prefix_miss(self.renderer, generation) if self.prefix_enabled else Miss(PREFIX_OFF),
-            saved=self._prices.saved_by_prefix(
-                generation.cached_tokens, self._prefill_seconds(generation), self._name(request)
-            ),
+            saved=self._account.saved_by_prefix(generation.cached_tokens, self.engine.stats, request),
             key="" if question is None else question.key,
             ttl=None if question is None else question.ttl,
             logprobs=writing.logprobs,
@@ -347,17 +357,33 @@ class Pipeline:
         """Store a computed answer, and tell the semantic tier of it; return why it is not stored."""
         if work.question is None or self._exact is None:
             return OFF
-        name = self._name(work.request)
+        if self._is_dropped(work):
+            return DROPPED
+        name = self._account.name(work.request)
         if self.semantic is None or work.alike is None:
-            return self._exact.keep(work.question, answer, name)
+            not_stored = self._exact.keep(work.question, answer, name)
+            return self._unless_dropped(work, not_stored)
         asked, tags = self.semantic.to_store(work.alike)
         not_stored = self._exact.keep(work.question, answer, name, asked, tags)
+        not_stored = self._unless_dropped(work, not_stored)
         self.semantic.computed(work.alike, work.question.key, answer.text, is_stored=not_stored is None)
         return not_stored
 
+    def _is_dropped(self, work: Work) -> bool:
+        joined = work.joined
+        return joined is not None and self.session is not None and self.session.is_dropped(joined)
+
+    def _unless_dropped(self, work: Work, not_stored: str | None) -> str | None:
+        """Take an answer out again whose entity was dropped while it was being stored."""
+        if not_stored is not None or not self._is_dropped(work) or work.question is None:
+            return not_stored
+        if self.response is not None:
+            self.response.pop(work.question.key, None)
+        return DROPPED
+
     def _alike(self, hit: Hit, question: Question, work: Work) -> Answer:
         """Return a stored answer to another question, as the answer to this one."""
-        stored = self._stored(hit.entry, question, work.started)
+        stored = self._account.stored(hit.entry, question.key, work.started)
         tokens = len(self.renderer.tokens(work.text, is_plain=False))
         usage = Usage(tokens, tokens, stored.usage.completion_tokens)
         took = time.perf_counter() - work.started
@@ -391,7 +417,7 @@ class Pipeline:
     ) -> Generator[Delta | Answer, None, None]:
         with closing(parts):
             for part in parts:
-                yield self._counted(part) if isinstance(part, Answer) else part
+                yield self._account.counted(part) if isinstance(part, Answer) else part
 
     def _generate(
         self,
@@ -404,6 +430,9 @@ class Pipeline:
         options: dict[str, Any] = {} if adapter is None else {"adapter": adapter}
         if joined is not None:
             options |= {"fences": joined.fences(tokens), "lease": joined.lease(tokens)}
+        tenants = self.engine.prefix_tenants if request.tenant else None
+        if tenants is not None:
+            tenants.name(namespace.digest, request.tenant)
         special = [self.renderer.special_token(stop) for stop in request.sampling.stop]
         return self.engine.generate(
             tokens,
@@ -590,51 +619,15 @@ class Pipeline:
             raise RequestError(f"there is no adapter {request.adapter!r}: this model is served without any")
         return self.adapters.get(request.adapter)
 
+    def _check_prompt(self, tokens: Sequence[int]) -> None:
+        most = self.most_prompt_tokens
+        if most is not None and len(tokens) > most:
+            raise RequestError(f"the prompt has {len(tokens):,} tokens, and at most {most:,} are taken here")
+
     def _namespace(self, adapter: Adapter | None) -> Namespace:
         if adapter is None or self.adapters is None:
             return self.namespace
         return self.adapters.namespace_for(adapter, self.namespace)
-
-    def _name(self, request: Request) -> str:
-        return request.adapter or self._model_name
-
-    def _stored(self, entry: Entry, question: Question, started: float) -> Answer:
-        cost = as_cost(entry.cost)
-        saved = self._prices.saved_by_answer(cost, time.perf_counter() - started)
-        return from_entry(entry, question.key, saved, started, self._clock())
-
-    def _of_another(self, answer: Answer, question: Question, started: float, first_at: float) -> Answer:
-        """Return the account of an answer that was computed for an equal request."""
-        usage, total_seconds = answer.usage, time.perf_counter() - started
-        cost = Cost(
-            usage.prompt_tokens,
-            usage.completion_tokens,
-            answer.total_seconds,
-            usage.cached_tokens,
-            self._name(question.request),
-        )
-        return replace(
-            answer,
-            served=Served.HIT_EXACT,
-            usage=Usage(usage.prompt_tokens, usage.prompt_tokens, usage.completion_tokens),
-            ttft_seconds=first_at - started,
-            total_seconds=total_seconds,
-            saved=self._prices.saved_by_answer(cost, total_seconds),
-            response_miss=None,
-            semantic_miss=None,
-            prefix_miss=None,
-            session=None,
-        )
-
-    def _prefill_seconds(self, generation: Generation) -> float:
-        """Return what computing the cached tokens would have taken, at the speed measured so far."""
-        stats = self.engine.stats
-        return generation.cached_tokens * stats.prefill_seconds / max(stats.prefill_tokens, 1)
-
-    def _counted(self, answer: Answer) -> Answer:
-        with self._counting:
-            self.totals.count(answer)
-        return answer
 
 
 def _parts(begun: Answer | Generator[Delta | Answer, None, None]) -> Generator[Delta | Answer, None, None]:

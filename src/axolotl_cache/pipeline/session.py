@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
@@ -70,6 +70,10 @@ class Joined:
     unsure: tuple[str, ...] = ()
     topic: Topic | None = None
     """What this turn is about; None without a session, and for a plain prompt."""
+    drops: int = 0
+    """How many entities this process had dropped when it was joined."""
+    began_at: float = 0.0
+    """When it was joined, on the clock of the sessions."""
 
     def lease(self, tokens: Sequence[int]) -> Lease | None:
         """Return what the keys and values of the prompt are to be held under."""
@@ -129,6 +133,9 @@ class Joined:
         return [_common(head, tokens) for head in self.heads] or [0]
 
 
+_DROPS_KEPT: Final = 1_000
+
+
 class SessionStep:
     """Joins requests with their sessions and with the records of what they are about. From any thread.
 
@@ -152,6 +159,9 @@ class SessionStep:
         self._renderer = renderer
         self._tracking = tracking
         self._heads: OrderedDict[tuple[object, ...], tuple[int, ...]] = OrderedDict()
+        self._drops = 0
+        self._dropped: OrderedDict[str, int] = OrderedDict()
+        """The entities dropped last, and which drop it was."""
         self._lock = threading.Lock()
 
     def join(self, request: Request, engine: Engine) -> Joined:
@@ -164,6 +174,7 @@ class SessionStep:
             request: as it came.
             engine: where the KV of sessions whose time is over is given up.
         """
+        drops, began_at = self._drops, 0.0 if self.sessions is None else self.sessions.now()
         asked = [entity for entity in map(entity_of, request.entities) if entity is not None]
         session, turn = None, 0
         unsure: tuple[str, ...] = ()
@@ -209,10 +220,33 @@ class SessionStep:
             turn,
             unsure,
             None if session is None else _topic(session.name, request, uses, meant, is_unsure=bool(unsure)),
+            drops,
+            began_at,
         )
 
-    def ended(self, joined: Joined) -> None:
-        """Note that a turn is over: the session's record is written."""
+    def is_dropped(self, joined: Joined) -> bool:
+        """Return whether an entity of this request was dropped since it was joined, by any process."""
+        return any(True for _ in self._dropped_since(joined))
+
+    def _dropped_since(self, joined: Joined) -> Iterator[str]:
+        for use in joined.uses:
+            name = use.entity.canonical
+            with self._lock:
+                is_gone = self._dropped.get(name, 0) > joined.drops
+                # What is not remembered any more may have been any.
+                is_gone |= self._drops - joined.drops > _DROPS_KEPT
+            elsewhere = None if is_gone or self.sessions is None else self.sessions.dropped_at(name)
+            if is_gone or (elsewhere is not None and elsewhere >= joined.began_at):
+                yield name
+
+    def ended(self, joined: Joined, engine: Engine) -> None:
+        """Note that a turn is over: the session's record is written, and what was dropped meanwhile goes."""
+        for name in self._dropped_since(joined):
+            try:
+                engine.clear_fenced(entity_fence(name))
+            except StoreError:
+                if self.sessions is not None:
+                    self.sessions.store_errors += 1
         if self.sessions is not None and joined.session is not None:
             self.sessions.save(joined.session)
 
@@ -233,6 +267,12 @@ class SessionStep:
         Raises:
             StoreError: other processes could not be told, or KV on a disk not be removed; all else is done.
         """
+        with self._lock:
+            self._drops += 1
+            self._dropped.pop(entity.canonical, None)
+            self._dropped[entity.canonical] = self._drops
+            while len(self._dropped) > _DROPS_KEPT:
+                self._dropped.popitem(last=False)
         dropped = 0 if self.records is None else self.records.drop(entity)
         failed: StoreError | None = None
         if self.sessions is not None:

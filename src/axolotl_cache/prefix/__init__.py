@@ -5,6 +5,7 @@ from axolotl_cache.prefix.fence import Fence, Fences, label, marks, names_before
 from axolotl_cache.prefix.lease import Lease
 from axolotl_cache.prefix.rankings import make_ranking
 from axolotl_cache.prefix.runs import Run
+from axolotl_cache.prefix.tenants import TreeTenants
 from axolotl_cache.prefix.tree import Difference, PrefixMatch, PrefixStats, PrefixTree
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "PrefixTree",
     "Ranking",
     "Run",
+    "TreeTenants",
     "label",
     "make_ranking",
     "marks",

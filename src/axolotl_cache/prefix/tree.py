@@ -30,6 +30,7 @@ from axolotl_cache.prefix.eviction import Ranking, Uses, name_after
 from axolotl_cache.prefix.fence import Fence, marks
 from axolotl_cache.prefix.lease import MOST_BRANCHES, Lease
 from axolotl_cache.prefix.runs import Run, find_runs
+from axolotl_cache.prefix.tenants import TreeTenants
 
 _TOKEN_BYTES = 4
 _NEIGHBOURS_COMPARED = 64
@@ -160,6 +161,7 @@ class PrefixTree(Generic[P]):
         """Every node that is neither pinned nor leased, oldest first."""
         self._leased: OrderedDict[_Node[P], None] = OrderedDict()
         """Every leased node that is not pinned, oldest first."""
+        self.tenants = TreeTenants(self)
 
     # Looking up
 
@@ -350,6 +352,7 @@ class PrefixTree(Generic[P]):
             self._ranking.added(node, self._clock())
         parent.children[key] = node
         self._recency[node] = None
+        self.tenants.added(node)
         self.stats.inserted_blocks += 1
         self.stats.held_blocks += 1
         self.stats.held_bytes += payload_bytes
@@ -370,6 +373,7 @@ class PrefixTree(Generic[P]):
             node.used_at_seconds = now
             if not node.pinned:
                 (self._leased if node.leases else self._recency).move_to_end(node)
+        self.tenants.used(path)
 
     # Leasing
 
@@ -440,6 +444,7 @@ class PrefixTree(Generic[P]):
                 self._ranking.opened(node)
             node.used_at_seconds = self._clock()
             self.stats.leased_bytes -= node.payload.nbytes
+        self.tenants.leased(node)
 
     @staticmethod
     def _tip(lease: Lease, node: _Node[P]) -> None:
@@ -563,6 +568,8 @@ class PrefixTree(Generic[P]):
 
     def _make_room(self, needed_bytes: int, parent: _Node[P], key: bytes, *, must: bool) -> bool:
         """Evict until a block behind `parent` fits; False if it does not, or what is held is worth more."""
+        if not self.tenants.make_room(needed_bytes, parent, key, must=must):
+            return False
         most = self.max_bytes - needed_bytes
         ranking = self._ranking
         if self.stats.held_bytes > most and ranking is None:
@@ -638,6 +645,7 @@ class PrefixTree(Generic[P]):
             self._drop_if_empty(node.parent)
 
     def _unlist(self, node: _Node[P]) -> None:
+        self.tenants.gone(node)
         if node.leases and node.payload is not None:
             del self._leased[node]
             self.stats.leased_bytes -= node.payload.nbytes
@@ -704,6 +712,7 @@ class PrefixTree(Generic[P]):
         pinned = sum(n.payload.nbytes for n in nodes if n.pinned and n.payload)
         _require(pinned == self.stats.pinned_bytes, "pinned bytes are off")
         self._check_leases(nodes)
+        self.tenants.check_invariants()
         order = {node: i for i, node in enumerate((*self._recency, *self._leased))}
         for node in nodes:
             _require(node.references >= 0, "negative reference count")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from random import Random
 from typing import Final, get_args
 
@@ -62,21 +62,40 @@ def _hits_unbounded(trace: SampledTrace, ttl_seconds: float | None) -> int:
 
 
 def _hits(trace: SampledTrace, capacity: int, ttl: float | None, policy: PolicyName, seed: int) -> int:
-    store = MemoryStore(capacity, policy=make_policy(policy, capacity, Random(seed)))  # noqa: S311 no secret
-    hits = 0
+    return sum(hits(trace.lookups(), entries=capacity, ttl_seconds=ttl, policy=policy, seed=seed))
+
+
+def hits(
+    lookups: Iterable[tuple[float, int]],
+    *,
+    entries: int,
+    ttl_seconds: float | None,
+    policy: PolicyName = "lru",
+    seed: int = 0,
+) -> Iterator[bool]:
+    """Yield for each lookup whether the answer is there; behind a miss it is stored.
+
+    Args:
+        lookups: when, in seconds, and a number for the request.
+        entries: most held.
+        ttl_seconds: from when an answer was stored; None is no TTL.
+        policy: of the cache.
+        seed: of the adaptive policy's random choices.
+    """
+    store = MemoryStore(entries, policy=make_policy(policy, entries, Random(seed)))  # noqa: S311 no secret
     now = 0.0
-    for at, block in trace.lookups():
+    for at, asked in lookups:
         now = max(now, at)
-        key = str(block)
+        key = str(asked)
         record = store.get(key)
         if record is not None and record.is_live(now):
             store.touch(key)
-            hits += 1
+            yield True
         else:
-            expires = None if ttl is None else now + ttl
-            store.put(key, StoredRecord(b"", "", now, expires, version=block), now)
+            expires = None if ttl_seconds is None else now + ttl_seconds
+            store.put(key, StoredRecord(b"", "", now, expires, version=asked), now)
+            yield False
     store.close()
-    return hits
 
 
 def grid(most: int) -> Sequence[int]:

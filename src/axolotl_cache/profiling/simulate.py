@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import takewhile
+from typing import Final
 
-from axolotl_cache.prefix import PolicyName, PrefixTree, Ranking, make_ranking
+from axolotl_cache.prefix import PolicyName, PrefixMatch, PrefixTree, Ranking, make_ranking
 
 _NO_BLOCK = 2**32 - 1
 """Behind the last whole block of a prompt that goes on: the tree keeps the last token from being found."""
@@ -30,6 +32,9 @@ class BlockRequest:
     """A number from 0 to 2**32 - 2 for each block, which stands for the block and all before it. One for a
     last block that is not whole may be there, and is not looked at."""
     prompt_tokens: int
+    takes_seconds: float = 0.0
+    """From its coming until its prompt is computed: what comes meanwhile finds of it what it waits for, and
+    can't have what it uses evicted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,9 @@ class _Nothing:
     nbytes: int = 1
 
 
+_NOTHING: Final = _Nothing()
+
+
 class _At:
     """A clock that stands where the requests are."""
 
@@ -62,6 +70,39 @@ class _At:
 
     def __call__(self) -> float:
         return self.seconds
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Running:
+    """A request whose prompt is being computed; the one that ends first is the least."""
+
+    ends_at: float
+    number: int
+    whole: list[int] = field(compare=False)
+    match: PrefixMatch[_Nothing] = field(compare=False)
+
+    def end(self, tree: PrefixTree[_Nothing], clock: _At) -> None:
+        """Let its blocks join the tree."""
+        clock.seconds = max(clock.seconds, self.ends_at)
+        tree.insert(self.whole, lambda index: _NOTHING, 1, namespace=_NAMESPACE)
+        tree.release(self.match)
+
+
+def _await_shared(running: list[_Running], asked: list[int], tree: PrefixTree[_Nothing], clock: _At) -> None:
+    """End those first that compute what a new request would find: it waits for them, as in the engine."""
+    if not running:
+        return
+    known = tree.peek(asked, namespace=_NAMESPACE)
+    waited_for = [each for each in running if _common(each.whole, asked) > known]
+    for each in sorted(waited_for):
+        running.remove(each)
+        _Running(clock.seconds, each.number, each.whole, each.match).end(tree, clock)
+    if waited_for:
+        heapq.heapify(running)
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def simulate(
@@ -120,17 +161,26 @@ def replay(
     tree = PrefixTree[_Nothing](
         block_size=1, max_bytes=capacity_blocks, ttl_seconds=ttl_seconds, clock=clock, ranking=ranking
     )
-    nothing = _Nothing()
+    running: list[_Running] = []
     count = prompt_tokens = 0
     for request in requests:
-        clock.seconds = request.at_seconds
+        while running and running[0].ends_at <= request.at_seconds:
+            heapq.heappop(running).end(tree, clock)
+        clock.seconds = max(clock.seconds, request.at_seconds)
         whole = _whole_blocks(request, block_size)
         goes_on = request.prompt_tokens > len(whole) * block_size
-        match = tree.match([*whole, _NO_BLOCK] if goes_on else whole, namespace=_NAMESPACE)
-        tree.insert(whole, lambda index: nothing, 1, namespace=_NAMESPACE)
-        tree.release(match)
+        asked = [*whole, _NO_BLOCK] if goes_on else whole
+        _await_shared(running, asked, tree, clock)
+        match = tree.match(asked, namespace=_NAMESPACE)
+        begun = _Running(request.at_seconds + request.takes_seconds, count, whole, match)
+        if request.takes_seconds > 0:
+            heapq.heappush(running, begun)
+        else:
+            begun.end(tree, clock)
         count += 1
         prompt_tokens += request.prompt_tokens
+    while running:
+        heapq.heappop(running).end(tree, clock)
     hit_tokens = tree.stats.hit_tokens * block_size
     return Simulated(name, capacity_blocks, count, prompt_tokens, hit_tokens, tree.stats.evicted_blocks)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -162,6 +163,21 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         """The part of it that is in memory, to share that with other caches (`budget.py`)."""
         return self._tiers
 
+    def bound_tenants(self, bound_of: Callable[[str], int | None]) -> None:
+        """Bound what each tenant holds (the tag `tenant:NAME` of `owner_tags`), beside the bounds of all.
+
+        When the cache is full, the tenant with most above an equal share loses first, bound or not.
+
+        Args:
+            bound_of: returns the most bytes of a tenant, or None; asked whenever one stores something, with
+                locks held: it must be quick.
+        """
+        self._tiers.bound_tenants(bound_of)
+
+    def tenant_bytes(self, tenant: str) -> int:
+        """Return the bytes of a tenant's entries, as far as this process knows them."""
+        return self._tiers.tenant_bytes(tenant)
+
     # The four of every day
 
     def generate_key(self, user_input: Any, **context: Any) -> str:
@@ -258,6 +274,7 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         ttl: float | None = None,
         tags: Iterable[str] = (),
         sliding: bool | None = None,
+        kind: str = "",
     ) -> V:
         """Return the value for `key`, and compute and store it first if it is not there.
 
@@ -269,7 +286,7 @@ class SmartInferenceCache(MutableMapping[str, Any]):
             RuntimeError: computing `key` asks for `key` itself.
             TypeError: the value can't be cached, see `set`.
         """
-        tags = checked_tags(tags)
+        tags, kind = checked_tags(tags), checked_kind(kind)
         found = self._tiers.serve(key, promised=False)
         while found is None:
             flight, leads = self._single_flight().join(key, in_task=False)
@@ -285,7 +302,7 @@ class SmartInferenceCache(MutableMapping[str, Any]):
                     started = perf_counter()
                     value = compute()
                     cost = measured(value, perf_counter() - started)
-                    outcome.append(self._record(key, value, ttl, tags, sliding, cost=cost))
+                    outcome.append(self._record(key, value, ttl, tags, sliding, kind, cost))
                     if ttl != 0:
                         self._keep(key, value, outcome[0])
                     return value
@@ -304,13 +321,14 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         ttl: float | None = None,
         tags: Iterable[str] = (),
         sliding: bool | None = None,
+        kind: str = "",
     ) -> V:
         """Do as `get_or_compute`, for `await`: waiting does not block the event loop.
 
         Reading and writing the disk does, for well under a millisecond with values of everyday size. If
         the task that computes is cancelled, one of those who wait takes over.
         """
-        tags = checked_tags(tags)
+        tags, kind = checked_tags(tags), checked_kind(kind)
         found = self._tiers.serve(key, promised=False)
         while found is None:
             flight, leads = self._single_flight().join(key, in_task=True)
@@ -324,7 +342,7 @@ class SmartInferenceCache(MutableMapping[str, Any]):
                     started = perf_counter()
                     value = await compute()
                     cost = measured(value, perf_counter() - started)
-                    outcome.append(self._record(key, value, ttl, tags, sliding, cost=cost))
+                    outcome.append(self._record(key, value, ttl, tags, sliding, kind, cost))
                     if ttl != 0:
                         self._keep(key, value, outcome[0])
                     return value
@@ -334,6 +352,27 @@ class SmartInferenceCache(MutableMapping[str, Any]):
                     self._tiers.count_coalesced()
         answer: V = codec.decode(found)
         return answer
+
+    def alone(self, key: str, is_wanted: Callable[[], bool] = lambda: True) -> AbstractContextManager[None]:
+        """Keep other processes and machines from streaming `key` too, within the context.
+
+        For what is given out piece by piece, where `get_or_compute` can't help: look whether it is stored
+        now, and only then compute. Whoever streams it elsewhere is waited for, for 30 seconds at the most;
+        then nobody is kept out. Within a process, threads must have agreed beforehand who asks.
+
+        Args:
+            key: of what will be stored.
+            is_wanted: asked while waiting; False ends that.
+        """
+        if not self._is_shared_with_others:
+            return nullcontext()
+        return self._single_flight().alone(key, is_wanted)
+
+    def alone_in_task(self, key: str) -> AbstractAsyncContextManager[None]:
+        """Do as `alone`, for `async with`: waiting does not block the event loop."""
+        if not self._is_shared_with_others:
+            return nullcontext()
+        return self._single_flight().alone_in_task(key)
 
     def cached(
         self,
@@ -498,8 +537,8 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         return self._tiers.keys(tag=tag)
 
     def generation(self) -> int:
-        """Return a number that is another one once some other process has changed what is stored."""
-        return self._tiers.generation()
+        """Return a number that is another one once another process or machine has changed what is stored."""
+        return self._tiers.generation() + (0 if self._shared is None else self._shared.arrived)
 
     def watch(self, watcher: Watcher) -> None:
         """Have `watcher` told of every entry that goes; see `axolotl_cache.response.tiers.Watcher`."""
@@ -661,6 +700,10 @@ class SmartInferenceCache(MutableMapping[str, Any]):
         except StoreError as error:  # not knowing what was reported, it stores nothing
             self._tiers.report(error)
             return True
+
+    @property
+    def _is_shared_with_others(self) -> bool:
+        return self._folder is not None or self._shared is not None
 
     def _single_flight(self) -> Flights:
         # Loaded when it is first needed: asyncio and futures take longer to import than all the rest.

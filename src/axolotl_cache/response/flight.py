@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from threading import RLock, get_ident
@@ -18,6 +18,9 @@ from axolotl_cache.stores.file_locks import FileLocks, offset_of
 
 _FIRST_POLL_SECONDS = 0.001
 _LAST_POLL_SECONDS = 0.05
+
+STREAM_WAIT_SECONDS = 30.0
+"""How long a process waits for a stream that another one reads, perhaps slowly: then it asks for its own."""
 
 
 class Leases(Protocol):
@@ -139,6 +142,36 @@ class Flights:
                 with suppress(OSError):  # what could not be taken may not be freed either
                     locks.release(offset)
 
+    @contextmanager
+    def alone(self, key: str, is_wanted: Callable[[], bool]) -> Iterator[None]:
+        """Keep other processes and machines from streaming `key` as well, once they are done with it.
+
+        Waits for them for `STREAM_WAIT_SECONDS` at the most, and while it is wanted; then nobody is kept out.
+        The threads of this process must have agreed beforehand who asks.
+        """
+        deadline, delay = time.monotonic() + STREAM_WAIT_SECONDS, _FIRST_POLL_SECONDS
+        with ExitStack() as held:
+            for take, free in self._gates(key):
+                while (taken := take()) is False and is_wanted() and time.monotonic() < deadline:
+                    time.sleep(delay)
+                    delay = min(delay * 2, _LAST_POLL_SECONDS)
+                if taken:
+                    held.callback(free)
+            yield
+
+    @asynccontextmanager
+    async def alone_in_task(self, key: str) -> AsyncIterator[None]:
+        """The same for a task, which waits without blocking the event loop."""
+        deadline, delay = time.monotonic() + STREAM_WAIT_SECONDS, _FIRST_POLL_SECONDS
+        with ExitStack() as held:
+            for take, free in self._gates(key):
+                while (taken := await asyncio.to_thread(take)) is False and time.monotonic() < deadline:
+                    await asyncio.sleep(delay)
+                    delay = min(delay * 2, _LAST_POLL_SECONDS)
+                if taken:
+                    held.callback(free)
+            yield
+
     def close(self) -> None:
         """Give back the lock file."""
         if self._between_processes is not None:
@@ -198,6 +231,27 @@ class Flights:
             yield
         finally:
             leases.free_lease(key)
+
+    def _gates(self, key: str) -> Iterator[tuple[Callable[[], bool | None], Callable[[], None]]]:
+        """Yield what takes and what frees the lock between processes, and the lease between machines."""
+        locks, leases = self._between_processes, self._between_machines
+        if locks is not None:
+            offset = offset_of(self._scope + key)
+
+            def take() -> bool | None:
+                try:
+                    return locks.try_acquire(offset)
+                except OSError as error:
+                    self._report(_unlocked(error))
+                    return None
+
+            def free() -> None:
+                with suppress(OSError):
+                    locks.release(offset)
+
+            yield take, free
+        if leases is not None:
+            yield lambda: leases.take_lease(key), lambda: leases.free_lease(key)
 
     @contextmanager
     def _flown(self, flight: Flight) -> Iterator[list[Record]]:

@@ -19,6 +19,7 @@ from axolotl_cache.response.departures import Departures
 from axolotl_cache.response.lifetime import STEP
 from axolotl_cache.response.promises import Promises
 from axolotl_cache.response.results import CacheStats
+from axolotl_cache.response.tenants import TenantShares
 from axolotl_cache.stores import Departure, MemoryStore, Record, SharedStore, StoreWarning
 
 V = TypeVar("V")
@@ -62,6 +63,8 @@ class Tiers:
         self._warned_at: float | None = None
         self._closed = False
         self._watchers: list[Watcher] = []
+        self._tenants = TenantShares(memory, disk)
+        self.watch(lambda keys, on_purpose: self._tenants.forget(keys))
 
     @property
     def is_persistent(self) -> bool:
@@ -92,6 +95,14 @@ class Tiers:
             if self._disk is None:
                 self._note_departed(departed, now)
         return max_bytes
+
+    def bound_tenants(self, bound_of: Callable[[str], int | None]) -> None:
+        """Ask for the most bytes that a tenant may hold, each time that one stores something."""
+        self._tenants.bound_of = bound_of
+
+    def tenant_bytes(self, tenant: str) -> int:
+        """Return what a tenant holds, as far as it is known here. Callable from any thread."""
+        return self._tenants.held_bytes(tenant)
 
     # Reading
 
@@ -222,6 +233,8 @@ class Tiers:
             self._must_be_open()
             departed: list[Departure] = []
             generation = 0
+            if not self._make_room(key, record, now):
+                return False
             if self._disk is not None:
                 try:
                     # Before the row is written: a foreign change from here on leaves the key unchecked.
@@ -235,6 +248,8 @@ class Tiers:
                 forgotten = self._memory.put(key, record, now)
                 self._note_checked(key, generation)
                 self._sets += 1
+                if self._tenants.is_on and Departure(key, "too large") not in forgotten:
+                    self._tenants.note(key, record)
                 self._promises.replace(key, record, now)
                 self._departures.forget(key)
                 self._note_departed(forgotten if self._disk is None else departed, now)
@@ -391,6 +406,35 @@ class Tiers:
             self._memory.discard(key, version)
 
     # Inside: holding neither, or `_changing`
+
+    def _make_room(self, key: str, record: Record, now: float) -> bool:
+        """Have tenants lose what they hold above their share. Holds `_changing`.
+
+        Returns:
+            False if the record by itself is beyond its tenant's bound.
+        """
+        try:
+            if not self._tenants.concern(record, now):
+                return True
+        except StoreError:
+            return True  # the write that follows will say what is wrong
+        if not self._tenants.fits(key, record):
+            self._let_go_of(Departure(key, "too large"), now)
+            return False
+        with self._lock:
+            going = list(self._tenants.in_the_way(key, record))
+        for gone in going:
+            self._let_go_of(Departure(gone, "evicted"), now)
+        return True
+
+    def _let_go_of(self, departure: Departure, now: float) -> None:
+        if self._disk is not None and departure.key not in self._unsaved:
+            with suppress(StoreError):  # a row that stays goes by the policy, or when its time is up
+                version = self._disk.version(departure.key)
+                if version is not None:
+                    self._disk.discard(departure.key, version)
+        with self._lock:
+            self._note_departed([departure], now)
 
     def _remove(
         self, *, key: str | None = None, tag: str | None = None, older_than_seconds: float | None = None

@@ -32,6 +32,7 @@ class Affinity:
         self._most_chunks = most_chunks
         self._known: OrderedDict[bytes, int] = OrderedDict()
         """The upstreams that were sent a chunk, as bits."""
+        self._sent = [0] * upstreams
 
     def choose(self, chunks: Sequence[bytes], load: Sequence[int], alive: Collection[int]) -> int:
         """Return the upstream for a prompt.
@@ -44,11 +45,13 @@ class Affinity:
         most = math.ceil(_LOAD_FACTOR * (sum(load[i] for i in alive) + 1) / len(alive))
         free = [i for i in alive if load[i] < most]
         matched = self._matched(chunks)
-        return min(free, key=lambda i: (-matched[i], load[i], i))
+        # What nobody knows goes to who was sent least: else one cache would hold the prefixes of all.
+        return min(free, key=lambda i: (-matched[i], load[i], self._sent[i], i))
 
     def note(self, chunks: Sequence[bytes], upstream: int) -> None:
         """Remember that an upstream was sent a prompt."""
         bit = 1 << upstream
+        self._sent[upstream] += 1
         for chunk in reversed(chunks):  # the first ones are used last, and so are the last to be forgotten
             self._known[chunk] = self._known.pop(chunk, 0) | bit
         while len(self._known) > self._most_chunks:

@@ -42,6 +42,7 @@ class Rules:
         adapters: names of adapters that requests may ask for as their model.
         temperature: of requests that name none.
         most_new_tokens: longest answer that may be asked for; None is no bound but the model's context.
+        most_prompt_tokens: longest prompt that is computed; None is no bound but the model's context.
         control: what holds for the response cache where a request says nothing.
     """
 
@@ -49,6 +50,7 @@ class Rules:
     adapters: Collection[str] = ()
     temperature: float = 1.0
     most_new_tokens: int | None = None
+    most_prompt_tokens: int | None = None
     control: CacheControl = field(default_factory=CacheControl)
 
 

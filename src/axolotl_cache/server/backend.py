@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from axolotl_cache.request import Answer, Request
@@ -50,6 +51,9 @@ class Backend(Protocol):
 
     def begin(self, route: str, body: bytes, headers: dict[str, str], tenant: str) -> Work:
         """Read a request, and look up what is stored."""
+
+    def bound_tenants(self, bound_of: Callable[[str], int | None]) -> None:
+        """Hold no more for a tenant than so many bytes; asked whenever something is stored."""
 
     @property
     def is_ready(self) -> bool:

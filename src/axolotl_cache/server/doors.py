@@ -23,6 +23,9 @@ class Keys(Protocol):
     def owner(self, key: str) -> Tenant | None:
         """Return whose key it is."""
 
+    def cache_bytes(self, tenant: str) -> int | None:
+        """Return the most bytes that may be held for a tenant; None is no bound."""
+
 
 class Doors:
     """Lets requests in.
@@ -39,6 +42,10 @@ class Doors:
     def has_keys(self) -> bool:
         """Whether a key is needed."""
         return self._keys is not None
+
+    def cache_bytes(self, tenant: str) -> int | None:
+        """Return the most bytes that may be held for a tenant; None is no bound."""
+        return None if self._keys is None else self._keys.cache_bytes(tenant)
 
     def tenant(self, headers: Mapping[str, str]) -> Tenant:
         """Return who sent a request to the API.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -186,6 +186,21 @@ class EngineBackend:
         stops = [Stop() for _ in asked.requests]
         begun: list[Begun] = list(map(self.pipeline.begin, asked.requests, stops))
         return EngineWork(asked, self, begun, stops, [None] * len(begun))
+
+    def bound_tenants(self, bound_of: Callable[[str], int | None]) -> None:
+        """Hold no more for a tenant than so many bytes: stored answers first, and in what they leave, KV."""
+        response, prefixes = self.pipeline.response, self.pipeline.engine.prefix_tenants
+        if response is not None:
+            response.bound_tenants(bound_of)
+
+        def left(tenant: str) -> int | None:
+            bound = bound_of(tenant)
+            if bound is None or response is None:
+                return bound
+            return max(bound - response.tenant_bytes(tenant), 0)
+
+        if prefixes is not None:
+            prefixes.bound_of = left
 
     @property
     def is_ready(self) -> bool:

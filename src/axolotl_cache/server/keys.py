@@ -44,6 +44,8 @@ class Tenant:
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     """Tokens that are computed for them; what comes from a cache is free."""
+    cache_bytes: int | None = None
+    """What is held for them: stored answers, and keys and values in memory."""
 
 
 NOBODY: Final = Tenant("")
@@ -75,6 +77,11 @@ class KeyRing:
         known = entry or _DUMMY
         matches = hmac.compare_digest(_digest(secret, known.salt), known.digest)
         return self.tenants.get(known.tenant) if matches and entry is not None else None
+
+    def cache_bytes(self, tenant: str) -> int | None:
+        """Return the most bytes that may be held for a tenant; None is no bound."""
+        known = self.tenants.get(tenant)
+        return None if known is None else known.cache_bytes
 
     def add(self, tenant: Tenant) -> str:
         """Make a key for a tenant, whose terms are renewed; return it. It is nowhere else."""
@@ -127,11 +134,6 @@ def read_keys(path: Path) -> KeyRing:
         kept = json.loads(text)
         if kept["format"] != _FORMAT:
             raise _wrong(path, f"is of format {kept['format']!r}, and this release reads {_FORMAT}")
-        for each in kept["tenants"]:
-            if each.pop("cache_bytes", None) is not None:
-                raise _wrong(
-                    path, f"bounds the stored bytes of {each['name']}, which is not enforced: take it out"
-                )
         tenants = {each["name"]: Tenant(**each) for each in kept["tenants"]}
         keys = {each["id"]: Key(**each) for each in kept["keys"]}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -188,6 +190,10 @@ class KeyFile:
             self._look_at = now + _LOOK_AGAIN_SECONDS
             self._renew()
         return self.ring.owner(key)
+
+    def cache_bytes(self, tenant: str) -> int | None:
+        """Return the most bytes that may be held for a tenant, as of the last key that was looked up."""
+        return self.ring.cache_bytes(tenant)
 
     def _renew(self) -> None:
         mark = self._stat()

@@ -34,12 +34,10 @@ def open_doors(keys_file: Path | None, default: Path, host: str) -> Doors:
         ConfigError: there are no keys, and others than this machine would reach it; or the file is damaged.
     """
     path = keys_file or default
-    keys = KeyFile(path, time.monotonic) if keys_file is not None or default.exists() else None
-    if keys is not None and not keys.ring.keys:
-        keys = None
-    if keys is None and keys_file is not None:
+    doors = doors_of(path if keys_file is not None or default.exists() else None)
+    if not doors.has_keys and keys_file is not None:
         raise ConfigError([_problem("--keys", f"there is no key in {path}: axolotl-cache keys add NAME")])
-    if keys is None and not is_loopback(host):
+    if not doors.has_keys and not is_loopback(host):
         raise ConfigError(
             [
                 _problem(
@@ -49,7 +47,17 @@ def open_doors(keys_file: Path | None, default: Path, host: str) -> Doors:
                 )
             ]
         )
-    return Doors(keys)
+    return doors
+
+
+def doors_of(keys_file: Path | None) -> Doors:
+    """Return who may come in by a file of keys; without one, or with none in it, only this machine.
+
+    Raises:
+        ConfigError: the file is damaged.
+    """
+    keys = None if keys_file is None else KeyFile(keys_file, time.monotonic)
+    return Doors(keys if keys is not None and keys.ring.keys else None)
 
 
 def open_engine(
@@ -78,6 +86,7 @@ def open_engine(
         progress=progress,
     )
     stack.enter_context(closing(pipeline))
+    pipeline.most_prompt_tokens = rules.most_prompt_tokens
     stack.enter_context(pipeline.engine.in_background())
     return EngineBackend(pipeline, rules, most_running=limits.most_running)
 

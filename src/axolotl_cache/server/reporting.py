@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from axolotl_cache.observe import Call, Failure, Observer
@@ -51,8 +51,8 @@ def report(observer: Observer, exchange: Exchange, told: Told, refusal: Refusal 
         node=work.upstream if work else "",
     )
     if refusal is None and exchange.status == 200 and work is not None:
-        for request, answer in work.accounts:
-            observer.finished(request, answer, call)
+        for choice, (request, answer) in enumerate(work.accounts):
+            observer.finished(request, answer, replace(call, choice=choice) if choice else call)
         return
     asked = work.asked_for if work else None
     detail = refusal.message if refusal else ""

@@ -49,19 +49,31 @@ def address_of(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-class _Server(uvicorn.Server):
-    """Tells when it is asked to stop, so that a load balancer can be told."""
+class Server(uvicorn.Server):
+    """Finishes what runs when it is asked to stop, and ends at once when it is asked again.
+
+    Its caller goes on after `run`, whatever the signal was: uvicorn's own would end the process there, before
+    the caches and the log are closed.
+
+    Attributes:
+        forced_by: the signal that ended it at once; None if it stopped in its time.
+    """
 
     def __init__(self, config: uvicorn.Config, stopping: Callable[[], None]) -> None:
         super().__init__(config)
+        self.forced_by: int | None = None
         self._stopping = stopping
 
     def handle_exit(self, sig: int, frame: Any) -> None:
+        """Take a signal. Runs in the main thread, between any two of its instructions."""
+        if self.should_exit:
+            self.force_exit = True
+            self.forced_by = sig
+        self.should_exit = True
         self._stopping()
-        super().handle_exit(sig, frame)
 
 
-def make_server(app: Any, *, grace_seconds: float, stopping: Callable[[], None]) -> uvicorn.Server:
+def make_server(app: Any, *, grace_seconds: float, stopping: Callable[[], None]) -> Server:
     """Return a server for `app`; `run(sockets=[...])` serves until SIGINT or SIGTERM.
 
     Args:
@@ -81,4 +93,4 @@ def make_server(app: Any, *, grace_seconds: float, stopping: Callable[[], None])
         timeout_keep_alive=75,
         timeout_graceful_shutdown=max(1, round(grace_seconds)),
     )
-    return _Server(config, stopping)
+    return Server(config, stopping)

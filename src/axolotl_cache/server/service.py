@@ -22,6 +22,7 @@ from axolotl_cache.server.reporting import Told, report
 
 LOGGER: Final = logging.getLogger("axolotl_cache.server")
 DEADLINE_HEADER: Final = "x-request-timeout"
+_SOON: Final = {"retry-after": "5"}
 
 
 class Service:
@@ -51,6 +52,7 @@ class Service:
         self.quotas = Quotas(clock)
         self.admission = Admission(limits.most_running, limits.most_waiting)
         self.is_draining = False
+        backend.bound_tenants(doors.cache_bytes)
 
     def drain(self) -> None:
         """Say from now on that no more requests should be sent."""
@@ -64,6 +66,12 @@ class Service:
             await self._serve(exchange, told)
         except ClientLeft:
             exchange.status = CLIENT_LEFT
+        except asyncio.CancelledError:  # the server stops, and what runs had its time
+            refusal = Refusal(503, "the server stops; send it again", code="stopping", headers=_SOON)
+            with suppress(Exception):
+                await exchange.refuse(refusal)
+            report(self.observer, exchange, told, refusal)
+            raise
         except Exception as error:
             refusal = refusal_of(_first(error))
             if refusal.status == 500:

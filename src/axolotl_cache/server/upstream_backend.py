@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -37,6 +38,9 @@ from axolotl_cache.streams.broadcast import Broadcasts
 if TYPE_CHECKING:
     from axolotl_cache.stores.redis.near import NearStore
 
+_DONE: Final = b"data: [DONE]"
+_AFTER_LAST_SECONDS: Final = 0.1
+"""llama.cpp's Python server saves its state before it ends a stream."""
 _LARGEST_KEPT_BYTES: Final = 16 * 2**20
 """A longer answer passes through, and is not kept."""
 
@@ -131,6 +135,8 @@ class UpstreamBackend:
     async def _computed(self, work: UpstreamWork) -> AsyncGenerator[Part, None]:
         """Yield what an upstream answers, and what that took; and keep it, if it may be."""
         head: Head | None = None
+        # Held back until the answer is kept: clients hang up as soon as they have it.
+        last = b""
         pieces: list[bytes] = []
         size_bytes = 0
         started = time.perf_counter()
@@ -142,8 +148,14 @@ class UpstreamBackend:
                     size_bytes += len(part)
                     if size_bytes <= _LARGEST_KEPT_BYTES:
                         pieces.append(part)
+                    if head is not None and is_stream(head) and part.rstrip().endswith(_DONE):
+                        last = part
+                        await _read_out(parts)
+                        break
                 yield part
         if head is None or head.status != 200 or size_bytes > _LARGEST_KEPT_BYTES:
+            if last:
+                yield last
             return
         text = b"".join(pieces).decode("utf-8", "replace")
         chunks = shapes.split_events(text) if is_stream(head) else [text]
@@ -151,6 +163,8 @@ class UpstreamBackend:
         cost = cost_of(usage, time.perf_counter() - started, work.model)
         self._keep(work, head, chunks, cost)
         yield Told(cost)
+        if last:
+            yield last
 
     def _keep(self, work: UpstreamWork, head: Head, chunks: Sequence[str], cost: Mapping[str, Any]) -> None:
         plan = work.plan
@@ -175,6 +189,11 @@ class UpstreamBackend:
         tags = (*owners, *request.tags)
         self.cache.set(plan.key, value, ttl=work.ttl_seconds, tags=tags, cost=cost)
 
+    def bound_tenants(self, bound_of: Callable[[str], int | None]) -> None:
+        """Hold no more stored answers of a tenant than so many bytes."""
+        if self.cache is not None:
+            self.cache.bound_tenants(bound_of)
+
     @property
     def is_ready(self) -> bool:
         """Whether any upstream is to be tried."""
@@ -192,3 +211,11 @@ class UpstreamBackend:
     async def close(self) -> None:
         """Close all connections."""
         await self.upstreams.close()
+
+
+async def _read_out(parts: AsyncGenerator[Head | bytes, None]) -> None:
+    """Read what comes behind a stream's last event, so that its connection can be used again."""
+    with suppress(TimeoutError, Refusal):
+        async with asyncio.timeout(_AFTER_LAST_SECONDS):
+            async for _ in parts:
+                pass

@@ -55,16 +55,19 @@ class Watching:
         return stack.enter_context(closing(observer))
 
 
-def operator_routes(service: Service, pipeline: Pipeline | None) -> list[BaseRoute]:
+def operator_routes(
+    service: Service, pipeline: Pipeline | None, dashboard: Dashboard | None = None
+) -> list[BaseRoute]:
     """Return the routes of the metrics and the dashboard, their gauges read from what runs.
 
     Args:
         service: whose requests are counted.
         pipeline: of our own engine; None in front of upstreams.
+        dashboard: what the pages show; made, if it is not given.
     """
     observer, admission = service.observer, service.admission
     if pipeline is not None:
         observer.watch(
             pipeline_source(pipeline, running=lambda: admission.running, waiting=lambda: admission.waiting)
         )
-    return [*observability_routes(Dashboard(observer, pipeline), service.doors.operator)]
+    return [*observability_routes(dashboard or Dashboard(observer, pipeline), service.doors.operator)]

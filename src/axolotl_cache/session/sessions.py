@@ -58,8 +58,9 @@ class Session:
     """One session."""
 
     name: SessionName
+    begun_at: float
+    """When this process first had it, or had it again, in seconds since the epoch."""
     used_at: float
-    """Seconds since the epoch."""
     turns: int = 0
     conversation: Conversation = field(default_factory=Conversation)
     lease: Lease = field(default_factory=Lease)
@@ -91,6 +92,7 @@ class Sessions:
         self._extractor = extractor
         self._lock = threading.Lock()
         self._sessions: OrderedDict[SessionName, Session] = OrderedDict()
+        self._erasures = 0 if store is None else store.erasures
         self.begun = 0
         self.ended = 0
         self.expired = 0
@@ -106,7 +108,7 @@ class Sessions:
             session = self._sessions.pop(name, None)
             if session is None or now - session.used_at >= self.timeout_seconds or self._is_ended(session):
                 session = self._restored(name, now) or Session(
-                    name, now, conversation=Conversation(self._extractor)
+                    name, now, now, conversation=Conversation(self._extractor)
                 )
                 self.begun += not session.turns
             session.used_at = now
@@ -118,6 +120,7 @@ class Sessions:
         deadline = self._clock() - self.timeout_seconds
         idle: list[Session] = []
         with self._lock:
+            idle += self._take_erased()
             while self._sessions:
                 oldest = next(iter(self._sessions.values()))
                 if oldest.used_at > deadline and len(self._sessions) <= MOST_SESSIONS:
@@ -188,6 +191,10 @@ class Sessions:
             now = self._clock()
             self._store.put(_drop_key(name), Record(b"", _DROPPED, now, now + _DROPPED_SECONDS), now)
 
+    def now(self) -> float:
+        """Return the time on the clock of sessions, seconds since the epoch."""
+        return self._clock()
+
     def dropped_at(self, name: str) -> float | None:
         """Return when records of an entity were last dropped, by any process; None if never, or long ago."""
         if self._store is None:
@@ -207,6 +214,21 @@ class Sessions:
         with self._lock:
             return iter(list(self._sessions.values()))
 
+    def _take_erased(self) -> list[Session]:
+        """Take out the sessions whose records were erased by another process."""
+        if self._store is None:
+            return []
+        try:
+            self._store.generation()
+            if self._store.erasures == self._erasures:
+                return []
+            gone = [name for name in self._sessions if self._store.stamp(name.key) is None]
+        except StoreError:
+            self.store_errors += 1
+            return []
+        self._erasures = self._store.erasures
+        return [self._sessions.pop(name) for name in gone]
+
     def _is_ended(self, session: Session) -> bool:
         """Return whether another process has ended it since, by removing its record."""
         if self._store is None:
@@ -214,7 +236,7 @@ class Sessions:
         removed_at = None
         with suppress(StoreError):
             removed_at = self._store.removed_at(session.name.key)
-        return removed_at is not None and removed_at >= session.used_at
+        return removed_at is not None and removed_at >= session.begun_at
 
     def _remove_stored(self, id: str, tenant: str | None, principal: str | None) -> None:
         if self._store is None:
@@ -223,12 +245,13 @@ class Sessions:
         if tenant is not None and principal is not None:
             self._store.remove(now, keys=[SessionName(tenant, principal, id).key])
             return
-        for key in self._store.keys() if tenant is not None or principal is not None else ():
+        is_anybodys = tenant is None and principal is None
+        for key in () if is_anybodys else self._store.keys(tag=f"session:{id}"):
             name = self._name_of(key)
             is_theirs = name is not None and name.id == id
             if name and is_theirs and tenant in (None, name.tenant) and principal in (None, name.principal):
                 self._store.remove(now, keys=[key])
-        if tenant is None and principal is None:
+        if is_anybodys:
             self._store.remove(now, tag=f"session:{id}")
 
     def _name_of(self, key: str) -> SessionName | None:
@@ -256,7 +279,7 @@ class Sessions:
             if data is None or data["name"] != [name.tenant, name.principal, name.id]:
                 return None
             conversation = Conversation.from_json(data["conversation"], self._extractor)
-            return Session(name, now, int(data["turns"]), conversation)
+            return Session(name, now, now, int(data["turns"]), conversation)
         except (KeyError, TypeError, ValueError, AttributeError):  # of a version with other records
             return None
 

@@ -86,8 +86,9 @@ class FileLocks:
         self.close()
 
     def _set(self, command: int, kind: int, offset: int) -> None:
-        with self._opening:
-            if self._fd is None:
-                self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if self._fd is None:
+            with self._opening:
+                if self._fd is None:
+                    self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         # Linux's struct flock: type, whence, start, length, pid (0, as open-file-description locks demand)
         fcntl.fcntl(self._fd, command, struct.pack("hhqqi0q", kind, os.SEEK_SET, offset, 1, 0))

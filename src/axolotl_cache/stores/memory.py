@@ -60,11 +60,15 @@ class MemoryStore:
         record = self._records.get(key)
         return None if record is None else record.version
 
+    def rank(self, key: str) -> int:
+        """Return its rank as of the last `tell_uses`, the lowest going first; -1 for a key not here."""
+        return self._policy.rank(key) if key in self._policy else -1
+
     def touch(self, key: str) -> None:
         """Note that `key` was used just now."""
         self._used.append(key)
         if len(self._used) >= _USES_AT_ONCE:
-            self._tell_uses()
+            self.tell_uses()
 
     def postpone(self, key: str, record: Record, expires_at: float) -> None:
         """Let `record`, a copy of what is stored under `key`, expire at `expires_at` instead."""
@@ -75,7 +79,7 @@ class MemoryStore:
     def put(self, key: str, record: Record, now: float) -> list[Departure]:
         """Store under `key`; return what had to go. Cost: O(log entries)."""
         size = entry_bytes(key, record)
-        self._tell_uses()
+        self.tell_uses()
         if self.max_bytes is not None and size > self.max_bytes:
             self._drop(key)
             return [Departure(key, "too large")]
@@ -95,7 +99,7 @@ class MemoryStore:
 
     def shrink(self, now: float) -> list[Departure]:
         """Let go of what is more than `max_bytes` allows; return what had to go."""
-        self._tell_uses()
+        self.tell_uses()
         departed = [Departure(gone, "expired") for gone in self.expire(now)] if self._is_over() else []
         while self._records and self._is_over():
             departed.append(self._evict(self._policy.judge(self._policy.lowest(spare=""))))
@@ -131,7 +135,7 @@ class MemoryStore:
             and (tag is None or tag in record.tags)
             and (created_before is None or record.created_at < created_before)
         ]
-        self._tell_uses()
+        self.tell_uses()
         for key in chosen:
             self._drop(key)
         if chosen and keys is None:  # so that no list names them any more
@@ -151,7 +155,7 @@ class MemoryStore:
 
     def keys(self, *, tag: str | None = None) -> list[str]:
         """Return all keys, or those with a tag, the lowest rank first. Cost: O(entries)."""
-        self._tell_uses()
+        self.tell_uses()
         order = self._policy.order()
         return order if tag is None else [key for key in order if tag in self._records[key].tags]
 
@@ -193,7 +197,8 @@ class MemoryStore:
             self.size_bytes -= entry_bytes(key, record)
             self._policy.drop(key)
 
-    def _tell_uses(self) -> None:
+    def tell_uses(self) -> None:
+        """Let the policy know of all uses up to now."""
         used, self._used = self._used, []
         for key in used:
             self._policy.hit(key)

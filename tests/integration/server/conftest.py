@@ -22,6 +22,7 @@ from axolotl_cache.server.engine_backend import EngineBackend
 from axolotl_cache.server.limits import Limits
 from axolotl_cache.server.run import address_of, listen, make_server
 from axolotl_cache.server.service import Service
+from axolotl_cache.server.watching import operator_routes
 from axolotl_cache.session import Sessions
 
 
@@ -114,7 +115,11 @@ def serve_model(loaded, memo):
             backend = EngineBackend(pipeline, Rules("small", **rules), most_running=limits.most_running)
             observer = Counting(model="small")
             service = Service(backend, limits, Doors(keys), observer)
-            return Served(stack.enter_context(serve_app(App(service))), pipeline, service)
+            return Served(
+                stack.enter_context(serve_app(App(service, operator_routes(service, pipeline)))),
+                pipeline,
+                service,
+            )
 
         yield start
 

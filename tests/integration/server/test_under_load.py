@@ -3,6 +3,7 @@
 import asyncio
 import http.client
 import json
+import os
 import random
 import threading
 import time
@@ -162,6 +163,45 @@ def test_tenants_share_nothing_and_have_their_quotas(serve_model):
     assert send(ann)[0] == "hit-exact"
 
 
+def test_a_tenants_bytes_are_bounded_in_every_tier(serve_model):
+    ring = KeyRing({}, {})
+    ann, bob = ring.add(Tenant("ann", cache_bytes=60_000)), ring.add(Tenant("bob"))
+    served = serve_model(keys=ring)
+    response, tree = served.pipeline.response, served.pipeline.engine.prefix_tenants
+    with served.client(key=ann) as first, served.client(key=bob) as second:
+        for number in range(12):
+            for client in (first, second):
+                client.chat.completions.create(**ask(f"Question {number}? " * 30))
+            assert response.tenant_bytes("ann") + tree.held_bytes("ann") <= 60_000 + 2000
+        again = first.chat.completions.with_raw_response.create(**ask("Question 11? " * 30))
+        assert again.headers["x-cache"] == "hit-exact"
+    assert 0 < tree.held_bytes("ann") < tree.held_bytes("bob")
+    assert tree.held_bytes("bob") > 60_000
+
+
+def test_a_prompt_that_is_too_long_is_refused_and_one_that_is_stored_is_not(serve_model):
+    served = serve_model()
+    with served.client() as client:
+        client.chat.completions.create(**ask("word " * 100))
+        served.pipeline.most_prompt_tokens = 50
+        for options in ({}, {"stream": True}):
+            with pytest.raises(openai.BadRequestError, match="at most 50 are taken"):
+                client.chat.completions.create(**ask("words " * 100, **options))
+        assert client.chat.completions.create(**ask("word " * 100)).usage.completion_tokens == 8
+        assert client.chat.completions.create(**ask("word")).usage.completion_tokens == 8
+
+
+def test_several_answers_of_one_request_share_its_id(serve_model):
+    served = serve_model()
+    with served.client() as client:
+        raw = client.chat.completions.with_raw_response.create(**ask("Three?", n=3, seed=3, temperature=1))
+    until(lambda: served.service.observer.answered == 3)
+    records = served.service.observer.recent.newest()
+    assert {record.id for record in records} == {raw.headers["x-request-id"]}
+    assert sorted(record.choice for record in records) == [0, 1, 2]
+    assert all(served.service.observer.recent.get(record.name)[0] is record for record in records)
+
+
 def test_what_fails_for_one_fails_for_no_other(served):
     def good(outcomes):
         with served.client() as client:
@@ -241,14 +281,16 @@ def test_a_storm_of_clients_that_hang_up_leaves_nothing(serve_model):
 
 @pytest.mark.slow
 def test_200_clients_a_third_of_whom_hang_up_for_five_minutes(serve_model):
+    """STORM_SECONDS shortens it, for a try by hand."""
     import psutil
 
+    seconds = float(os.environ.get("STORM_SECONDS") or 300)
     served = serve_model(Limits(most_waiting=1000))
     rng = random.Random(6)
-    first = storm(served, 30, 200, rng)
+    first = storm(served, 30, 200, rng)  # until pools and caches are full
     check_the_books(served, *first)
     before = psutil.Process().memory_info().rss
-    second = storm(served, 270, 200, rng)
+    second = storm(served, seconds, 200, rng)
     check_the_books(served, first[0] + second[0], first[1] + second[1])
     grown = psutil.Process().memory_info().rss - before
     print(f"{first[0] + second[0]} requests, {first[1] + second[1]} answered, {grown / 2**20:.1f} MiB more")

@@ -15,7 +15,7 @@ export function count(value) {
 
 function trim(value) {
   const size = Math.abs(value);
-  return value.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : 2).replace(/\.?0+$/, "");
+  return String(Number(value.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : 2)));
 }
 
 export const whole = (value) => (known(value) ? grouped.format(value) : DASH);
@@ -24,7 +24,8 @@ export function percent(share, digits = 0) {
   if (!known(share)) return DASH;
   const value = share * 100;
   if (value > 99.9 && value < 100) return "> 99.9 %";
-  return `${value.toFixed(value && value < 10 && !digits ? 1 : digits)} %`;
+  // Near both ends with a digit more: "100 %" is for all of them, and "0 %" for none.
+  return `${value.toFixed(value && (value < 10 || (value > 99 && value < 100)) && !digits ? 1 : digits)} %`;
 }
 
 // A duration of computing: 340 µs, 12 ms, 1.24 s, 3 min 20 s, 4 h 10 min.

@@ -23,6 +23,8 @@ export class Nodes {
       { head: "Device", cell: (n) => n.device },
       { head: "CPU", cell: (n) => (n.cpu_share === null ? "–" : gauge("CPU", n.cpu_share, 1, (v) => `${format.percent(v)} of ${n.cores}`)) },
       { head: "Memory", cell: (n) => (n.memory_bytes === null ? "–" : gauge("Memory", n.memory_bytes, n.total_memory_bytes, format.bytes)) },
+      { head: "GPU", cell: (n) => (n.gpu_memory_bytes === null ? "–" : gauge("GPU memory", n.gpu_memory_bytes, n.gpu_total_bytes, format.bytes)) },
+      { head: "Hits", cell: (n) => Object.entries(n.hit_rates).map(([tier, rate]) => `${tier.slice(4)} ${format.percent(rate)}`).join(", ") || "–" },
       { head: "Caches", number: true, cell: (n) => format.bytes(n.held_bytes) },
       { head: "Running", number: true, cell: (n) => format.whole(n.running) },
       { head: "Waiting", number: true, cell: (n) => format.whole(n.waiting) },

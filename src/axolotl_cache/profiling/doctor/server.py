@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit, urlunsplit
@@ -18,6 +19,8 @@ _FULL: Final = 0.95
 _PRESSED: Final = 0.9
 _FEWEST: Final = 20
 _LEAST: Final = 0.05
+_SHOWN: Final = 5
+"""Adjustments of bounds; the dashboard's interface has all that are kept."""
 
 _BY_REASON: Final = (
     ("expired", Cause.TTL, "Answers expire before they are asked for again", "raise entry_timeout"),
@@ -82,6 +85,7 @@ def _fetcher(api_key: str | None) -> Fetch:
             with urlopen(Request(url, headers=headers), timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310
                 found = json.load(response)
         except HTTPError as error:
+            error.close()  # it holds the connection
             hint = "; give an operator's key with --api-key" if error.code in (401, 403) else ""
             raise ServerError(f"{url}: status {error.code}{hint}") from error
         except (URLError, OSError, ValueError) as error:
@@ -106,6 +110,21 @@ def _facts(overview: Mapping[str, Any]) -> Iterator[str]:
             f"{tier['title']}: {tier['held_bytes']:,}{bound} bytes, {tier.get('entries', 0):,} entries, "
             f"{tier.get('evicted', 0):,} evicted, {tier.get('refused', 0):,} refused since the start"
         )
+    yield from _adjusted(overview)
+
+
+def _adjusted(overview: Mapping[str, Any]) -> Iterator[str]:
+    """Say what the caches did to their own bounds, the newest first."""
+    done: Sequence[Mapping[str, Any]] = overview.get("adjustments", ())
+    for each in list(reversed(done))[:_SHOWN]:
+        steps = f" in {each['steps']:,} steps" if each["steps"] > 1 else ""
+        at = datetime.fromtimestamp(each["began_at"]).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        yield (
+            f"{at}: {each['what']}, {each['change']}: from {each['before_bytes']:,} to "
+            f"{each['after_bytes']:,} bytes{steps}, as {each['why']}"
+        )
+    if len(done) > _SHOWN:
+        yield f"and {len(done) - _SHOWN:,} adjustments before"
 
 
 def _misses(overview: Mapping[str, Any]) -> Iterator[Finding]:
@@ -133,6 +152,7 @@ def _memory(overview: Mapping[str, Any]) -> Iterator[Finding]:
                 (
                     f"{held:,} of {bound:,} bytes held{pinned}; {tier.get('evicted', 0):,} evicted, "
                     f"{tier.get('refused', 0):,} refused since the start",
+                    *(_adjusted(overview) if tier.get("name") == "prefix_memory" else ()),
                 ),
                 "raise max_cache_size (or max_memory_usage), or put cache_backend: disk behind it; "
                 "`axolotl-cache profile LOG` says how much is enough",
@@ -145,6 +165,9 @@ def _memory(overview: Mapping[str, Any]) -> Iterator[Finding]:
                 Symptom.MEMORY_HIGH,
                 Cause.MEMORY_PRESSURE,
                 f"The process on {node.get('name', 'this machine')} uses most of the memory",
-                (f"{used:,} of {total:,} bytes, {caches:,} of them caches, which shrink by themselves",),
+                (
+                    f"{used:,} of {total:,} bytes, {caches:,} of them caches, which shrink by themselves",
+                    *_adjusted(overview),
+                ),
                 "lower max_memory_usage, or the batch; what is not cache is weights and running requests",
             )

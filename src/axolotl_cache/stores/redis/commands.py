@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from hashlib import sha1
 from typing import Any, Final, TypeVar
 
@@ -10,10 +11,13 @@ import redis
 from redis import exceptions
 
 from axolotl_cache.errors import StoreError
+from axolotl_cache.stores.redis.address import Host
 from axolotl_cache.stores.redis.layout import Layout
 from axolotl_cache.stores.redis.link import Link
 
 V = TypeVar("V")
+Call = tuple[Sequence[bytes], Sequence[Any]]
+"""Of a script: its keys, all in one slot, and its arguments."""
 
 _WAIT_MS: Final = 1000
 """Most that a write waits for its replicas; less than the link's patience, so that the answer is heard."""
@@ -72,32 +76,52 @@ class Commands:
         """
         return self.link.call(
             keys[0],
-            lambda client: self._run_script(client, text, keys, arguments, acknowledge),
+            lambda client: self._run(text, [(keys, arguments)], acknowledge, client)[0],
             within_seconds=0.0 if lookup else self._within_seconds,
             lookup=lookup,
         )
 
-    def _run_script(
-        self,
-        client: redis.Redis,
-        text: str,
-        keys: Sequence[bytes],
-        arguments: Sequence[Any],
-        acknowledge: bool,
-    ) -> tuple[Any, int]:
+    def scripts(
+        self, text: str, calls: Sequence[Call], *, acknowledge: bool = False
+    ) -> list[tuple[Any, int]]:
+        """Do as `script` for each of `calls`, in one round trip to each server and one wait for its replicas.
+
+        That wait is for all that the server was sent here: what is said of a call's copies is what all of
+        those have, and never more than it has itself.
+
+        Raises:
+            StoreError: one of them could not be done. Others may have been done.
+        """
+        layout = self.layout()
+        sent: dict[Host, list[int]] = {}
+        for number, (keys, _) in enumerate(calls):
+            sent.setdefault(layout.primary(keys[0]), []).append(number)
+        done: dict[int, tuple[Any, int]] = {}
+        for numbers in sent.values():
+            some = [calls[number] for number in numbers]
+            run = partial(self._run, text, some, acknowledge)
+            replies = self.link.call(some[0][0][0], run, within_seconds=self._within_seconds)
+            done.update(zip(numbers, replies, strict=True))
+        return [done[number] for number in range(len(calls))]
+
+    def _run(
+        self, text: str, calls: Sequence[Call], acknowledge: bool, client: redis.Redis
+    ) -> list[tuple[Any, int]]:
         # Replicas that are not there are not waited for: it would take the whole second, each time.
-        replicas = min(self.link.copies - 1, self.link.replicas_of(keys[0])) if acknowledge else 0
+        replicas = min(self.link.copies - 1, self.link.replicas_of(calls[0][0][0])) if acknowledge else 0
         digest = sha1(text.encode(), usedforsecurity=False).hexdigest()
         while True:
             pipe: Any = client.pipeline(transaction=False)
-            pipe.evalsha(digest, len(keys), *keys, *arguments)
+            for keys, arguments in calls:
+                pipe.evalsha(digest, len(keys), *keys, *arguments)
             if replicas > 0:  # on the same connection: WAIT counts the writes of its own one
                 pipe.execute_command("WAIT", replicas, _WAIT_MS)
-            reply, *waited = pipe.execute(raise_on_error=False)
-            if isinstance(reply, exceptions.NoScriptError):  # a server forgets them when it starts
-                client.script_load(text)
+            replies = pipe.execute(raise_on_error=False)
+            if any(isinstance(reply, exceptions.NoScriptError) for reply in replies):
+                client.script_load(text)  # a server forgets them when it starts
                 continue
-            for each in (reply, *waited):
-                if isinstance(each, Exception):
-                    raise each
-            return reply, 1 + (int(waited[0]) if waited else 0)
+            for reply in replies:
+                if isinstance(reply, Exception):
+                    raise reply
+            copies = 1 + (int(replies.pop()) if replicas > 0 else 0)
+            return [(reply, copies) for reply in replies]

@@ -18,6 +18,18 @@ _MANY: Final = 4000
 """Names that one call of a script is given at the most: Lua unpacks no more than some thousands."""
 
 
+class Putting(NamedTuple):
+    """An entry that is to be put."""
+
+    member: bytes
+    row: str
+    payload: bytes
+    lives_ms: int
+    rank: int
+    token: int | None
+    """Fencing token; None: there is no lease."""
+
+
 class Put(NamedTuple):
     """What became of an entry that was put."""
 
@@ -85,10 +97,10 @@ class Index:
         row: bytes | None = self.commands.run(rows, lambda client: client.hget(rows, member), lookup=lookup)
         return row
 
-    def removed_at(self, member: bytes) -> float | None:
+    def removed_at(self, member: bytes, *, lookup: bool) -> float | None:
         """When an entry was last removed on purpose."""
         gone = self._of(member)[5]
-        at: float | None = self.commands.run(gone, lambda client: client.zscore(gone, member))
+        at: float | None = self.commands.run(gone, lambda client: client.zscore(gone, member), lookup=lookup)
         return at
 
     def by_rank(self, tag: str | None = None) -> list[bytes]:
@@ -103,6 +115,19 @@ class Index:
                 ranked = [(member, rank) for member, rank in ranked if member in tagged]
             found += ranked
         return [member for member, _ in sorted(found, key=lambda pair: pair[1])]
+
+    def tagged(self, tag: str) -> list[bytes]:
+        """Return all entries of all scopes with a tag, for a request. Cost: a round trip to each server."""
+        space, layout = self.space, self.commands.layout()
+        asked: dict[Any, list[bytes]] = {}
+        for partition in range(space.partitions):
+            name = space.index(partition)[4]
+            asked.setdefault(layout.primary(name), []).append(name)
+        read = partial(_tagged_in, tag_digest(tag).encode())
+        found: list[bytes] = []
+        for names in asked.values():
+            found += self.commands.run(names[0], partial(read, names), lookup=True)
+        return found
 
     def total(self, field: str, *, highest: bool = False) -> int:
         """Return the sum, or the highest, of a number of all partitions."""
@@ -128,30 +153,36 @@ class Index:
 
     # Changing
 
-    def put(self, member: bytes, *entry: Any, now: float, judged: bool, token: int | None) -> Put:
-        """Store an entry, and evict what is above the bounds.
+    def put(self, entries: Sequence[Putting], *, uses: int, now: float, judged: bool) -> list[Put]:
+        """Store entries, in their order, and evict what is above the bounds.
+
+        Cost: one round trip to each server that is to have one.
 
         Args:
-            member: its name.
-            entry: row, payload, milliseconds to live, rank, number of uses so far.
+            entries: what, each under another name.
+            uses: number of uses so far.
             now: seconds since the epoch.
             judged: whether the policy is asked who goes: then nobody does yet.
-            token: the fencing token; None: there is no lease.
+
+        Raises:
+            StoreError: one of them was not stored. Others may be; to store all again does no harm.
         """
-        space = self.space
-        partition = space.partition(member)
+        space, nonce = self.space, self._new_nonce()
         capacity, bound = self._bounds(space)
-        arguments = (
-            *(space.place(partition), self._new_nonce(), member, *entry, repr(float(now))),
-            *(capacity, "" if bound is None else bound, int(judged), "" if token is None else token),
-        )
-        keys = [*space.index(partition), space.fence(member)]
-        reply, copies = self.commands.script(scripts.PUT, keys, arguments, acknowledge=True)
-        if reply == [b"fenced"]:
-            return Put(is_fenced=True)
-        before, expired, evicted, lowest = reply
-        self._changed(partition, before)
-        return Put(copies, expired, evicted, lowest)
+        calls = []
+        for each in entries:
+            partition = space.partition(each.member)
+            arguments = (
+                *(space.place(partition), nonce, each.member, each.row, each.payload, each.lives_ms),
+                *(each.rank, uses, repr(float(now)), capacity, "" if bound is None else bound, int(judged)),
+                "" if each.token is None else each.token,
+            )
+            calls.append(([*space.index(partition), space.fence(each.member)], arguments))
+        replies = self.commands.scripts(scripts.PUT, calls, acknowledge=True)
+        return [
+            self._put(space.partition(each.member), reply, copies)
+            for each, (reply, copies) in zip(entries, replies, strict=True)
+        ]
 
     def next_to_evict(self, spare: bytes) -> bytes | None:
         """Return who has the lowest rank where `spare` is, if there is more than there may be."""
@@ -220,15 +251,24 @@ class Index:
         for member, version, expires_at in dates:
             later = (member, f"{version:x}", repr(float(expires_at)))
             dated.setdefault(space.partition(member), []).extend(later)
+        calls = []
         for notes, width in ((ranked, 2), (dated, 3)):
             for partition, flat in notes.items():
                 for start in range(0, len(flat), width * _MANY):
                     some = flat[start : start + width * _MANY]
                     pairs = len(some) // 2 if width == 2 else 0
                     arguments = (space.place(partition), self._new_nonce(), uses, pairs, *some)
-                    self.commands.script(scripts.NOTE, space.index(partition), arguments)
+                    calls.append((space.index(partition), arguments))
+        self.commands.scripts(scripts.NOTE, calls)
 
     # Inside
+
+    def _put(self, partition: int, reply: Any, copies: int) -> Put:
+        if reply == [b"fenced"]:
+            return Put(is_fenced=True)
+        before, expired, evicted, lowest = reply
+        self._changed(partition, before)
+        return Put(copies, expired, evicted, lowest)
 
     def _of(self, member: bytes) -> list[bytes]:
         space = self.space
@@ -294,6 +334,13 @@ def _marks(name: bytes, client: redis.Redis) -> Any:
 
 def _all_with_scores(name: bytes, client: redis.Redis) -> Any:
     return client.zrange(name, 0, -1, withscores=True)
+
+
+def _tagged_in(digest: bytes, names: Sequence[bytes], client: redis.Redis) -> list[bytes]:
+    pipe: Any = client.pipeline(transaction=False)
+    for name in names:
+        pipe.zrangebylex(name, b"[" + digest, b"(" + digest + b"\xff")
+    return [each[len(digest) :] for found in pipe.execute() for each in found]
 
 
 def _tagged(name: bytes, digest: bytes, client: redis.Redis) -> Any:

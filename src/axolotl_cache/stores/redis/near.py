@@ -62,7 +62,7 @@ class NearStore:
         self._clock = clock
         self._lock = threading.Lock()
         self._trusted: set[str] = set()
-        self._foreign = 0
+        self._foreign = self._arrived = 0
         self._erasures = 0
         self._hits = self._misses = self._failed_lookups = 0
         self.capacity = near.capacity
@@ -98,6 +98,11 @@ class NearStore:
         """Return a number that has changed if anyone but this object has changed something since."""
         return self._near.generation() + self._foreign
 
+    @property
+    def arrived(self) -> int:
+        """Has changed if other machines have stored what is not here."""
+        return self._arrived
+
     def get(self, key: str) -> Record | None:
         """Return the record, from here or from there; what was there is here from now on."""
         self._verify(key)
@@ -122,12 +127,30 @@ class NearStore:
         return self._near.stamp(key)
 
     def removed_at(self, key: str) -> float | None:
-        """When `key` was last removed on purpose, by any machine, if that is recent."""
-        return self._near.removed_at(key)
+        """When `key` was last removed on purpose, by any machine, if that is recent.
+
+        Cost: a round trip where nothing is here, and nothing is known of it.
+        """
+        here = self._near.removed_at(key)
+        if here is not None or self._near.version(key) is not None or not self._link.is_up():
+            return here
+        try:
+            return self._far.removed_at(key, lookup=True)
+        except StoreError:
+            self._failed_lookups += 1
+            return None
 
     def keys(self, *, tag: str | None = None) -> list[str]:
-        """Return the keys of what is here, all or with a tag, the lowest rank first."""
-        return self._near.keys(tag=tag)
+        """Return the keys of what is here, the lowest rank first; with a tag, also of what is there."""
+        here = self._near.keys(tag=tag)
+        if tag is None or not self._link.is_up():
+            return here
+        try:
+            there = self._far.tagged(tag)
+        except StoreError:
+            self._failed_lookups += 1
+            return here
+        return list(dict.fromkeys((*here, *there)))
 
     # Writing
 
@@ -290,6 +313,7 @@ class NearStore:
         for name in names:
             key = self._far.key_of(name)
             stamp = None if key is None else self._near.stamp(key)
+            self._arrived += stamp is None
             if key is not None and stamp is not None:
                 there = self._far.stamp(key)
                 if key not in self.writer and _is_older(stamp, there):
@@ -354,7 +378,7 @@ class NearStore:
             return
         try:
             there = self._far.stamp(key, lookup=True)
-            removed_at = None if there is not None else self._far.removed_at(key)
+            removed_at = None if there is not None else self._far.removed_at(key, lookup=True)
         except StoreError:
             self._failed_lookups += 1
             return

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from axolotl_cache.erasure import ErasureReport
 from axolotl_cache.stores.base import Record, Stamp, Store
-from axolotl_cache.stores.redis.store import RedisStore, Written
+from axolotl_cache.stores.redis.puts import Entry, Written
+from axolotl_cache.stores.redis.store import RedisStore
 
 
 class Remote(Store, Protocol):
@@ -26,11 +28,14 @@ class Remote(Store, Protocol):
     def stamp(self, key: str, *, lookup: bool = False) -> Stamp | None:
         """Return version and expiry."""
 
-    def removed_at(self, key: str) -> float | None:
+    def removed_at(self, key: str, *, lookup: bool = False) -> float | None:
         """When it was last removed on purpose."""
 
-    def write(self, key: str, record: Record, now: float, *, token: int | None = None) -> Written:
-        """Store a record, and say what became of it."""
+    def write_all(self, entries: Sequence[Entry], now: float) -> list[Written]:
+        """Store records, and say what became of each."""
+
+    def tagged(self, tag: str) -> list[str]:
+        """Return the keys with a tag, for a request that waits."""
 
     def erase(self, tag: str | None) -> ErasureReport:
         """Remove what has the tag, of all scopes."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast
 
 from axolotl_cache.stores.base import Record, SharedStore, Stamp
-from axolotl_cache.stores.redis.store import RedisStore, Written
+from axolotl_cache.stores.redis.puts import Entry, Written
+from axolotl_cache.stores.redis.store import RedisStore
 from axolotl_cache.stores.sealed import SealedStore
 from axolotl_cache.stores.sealing import NotGenuine, Sealer
 
@@ -36,15 +39,25 @@ class SealedRedisStore(SealedStore):
             self._unopened += 1
             return None
 
+    def tagged(self, tag: str) -> list[str]:
+        """Return the keys with a tag, for a request that waits."""
+        return self._keys(self.redis.tagged(self._sealer.seal_name(tag, b"tag")))
+
     def stamp(self, key: str, *, lookup: bool = False) -> Stamp | None:
         """Return version and expiry as they are now."""
         return self.redis.stamp(self._name(key), lookup=lookup)
 
-    def write(self, key: str, record: Record, now: float, *, token: int | None = None) -> Written:
-        """Seal and store under `key`; what had to go is not named."""
-        name = self._name(key)
-        written = self.redis.write(name, self._sealer.seal(name, self._scope, record), now, token=token)
-        return Written((), written.copies, written.is_acknowledged, written.is_fenced)
+    def removed_at(self, key: str, *, lookup: bool = False) -> float | None:
+        """When `key` was last removed on purpose, by anyone, if that is recent."""
+        return self.redis.removed_at(self._name(key), lookup=lookup)
+
+    def write_all(self, entries: Sequence[Entry], now: float) -> list[Written]:
+        """Seal and store entries; what had to go is not named."""
+        sealed = []
+        for each in entries:
+            name = self._name(each.key)
+            sealed.append(Entry(name, self._sealer.seal(name, self._scope, each.record), each.token))
+        return [replace(written, departed=()) for written in self.redis.write_all(sealed, now)]
 
     def name_of(self, key: str) -> str:
         """Return the name that a key has on the servers."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from threading import RLock
-from typing import Any, Final, Literal
+from typing import Any
 
 from axolotl_cache.erasure import ErasureReport
 from axolotl_cache.errors import StoreError
@@ -16,29 +14,13 @@ from axolotl_cache.stores.moved_dates import MovedDates
 from axolotl_cache.stores.policies import LruPolicy, Policy
 from axolotl_cache.stores.redis.check import check
 from axolotl_cache.stores.redis.commands import Commands
-from axolotl_cache.stores.redis.entry import Row, at, decode, encode, lives_ms, row_text
+from axolotl_cache.stores.redis.entry import Row, at, decode
 from axolotl_cache.stores.redis.files import left_in_files
 from axolotl_cache.stores.redis.index import Index
 from axolotl_cache.stores.redis.link import Link
+from axolotl_cache.stores.redis.puts import Entry, Puts, Written
 from axolotl_cache.stores.redis.space import Space
 from axolotl_cache.stores.redis.uses import Uses
-
-Reason = Literal["expired", "evicted"]
-
-_LEARN_SECONDS: Final = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """What became of a write."""
-
-    departed: tuple[Departure, ...]
-    copies: int
-    """Servers that are known to have it, the primary included."""
-    is_acknowledged: bool
-    """Whether those are as many as were asked for."""
-    is_fenced: bool = False
-    """It came too late, and was not stored: another has computed the entry meanwhile."""
 
 
 class RedisStore:
@@ -80,7 +62,7 @@ class RedisStore:
         self._changing = RLock()
         self._uses = Uses(LruPolicy() if policy is None else policy, capacity)
         self._moved = MovedDates()
-        self._learnt_at = -_LEARN_SECONDS
+        self._puts = Puts(self._index, self._uses, self._moved)
         self._closed = False
 
     # Reading
@@ -146,9 +128,9 @@ class RedisStore:
         moved = self._moved.of(key, row.version)
         return row.stamp if moved is None else Stamp(row.version, moved)
 
-    def removed_at(self, key: str) -> float | None:
+    def removed_at(self, key: str, *, lookup: bool = False) -> float | None:
         """When `key` was last removed on purpose, by anyone, if that is recent."""
-        return self._index.removed_at(self.space.member(key))
+        return self._index.removed_at(self.space.member(key), lookup=lookup)
 
     def keys(self, *, tag: str | None = None) -> list[str]:
         """Return all keys of this scope, or those with a tag, the lowest rank first.
@@ -156,8 +138,15 @@ class RedisStore:
         Cost: O(entries of all scopes).
         """
         with self._changing:
-            self._write_notes()
+            self._puts.write_notes()
         return self._keys_of(self._index.by_rank(tag))
+
+    def tagged(self, tag: str) -> list[str]:
+        """Return the keys of this scope with a tag, for a request that waits.
+
+        Cost: a round trip to each server; nothing is written.
+        """
+        return self._keys_of(self._index.tagged(tag))
 
     def generation(self) -> int:
         """Return a number that has changed if anyone but this object has changed the store since.
@@ -183,39 +172,41 @@ class RedisStore:
         """
         with self._changing:
             if self._moved.note(key, record, expires_at):
-                self._write_notes()
+                self._puts.write_notes()
 
     def put(self, key: str, record: Record, now: float) -> list[Departure]:
         """Store under `key`, in place of what was there; return what had to go."""
         return list(self.write(key, record, now).departed)
 
     def write(self, key: str, record: Record, now: float, *, token: int | None = None) -> Written:
-        """Do as `put`, and return what became of it. Cost: 2 round trips, and one to the slowest replica.
+        """Do as `put`, and return what became of it."""
+        return self.write_all([Entry(key, record, token)], now)[0]
+
+    def write_all(self, entries: Sequence[Entry], now: float) -> list[Written]:
+        """Store entries in their order, and return what became of each.
+
+        Cost: 2 round trips to each server that is to have one, and one to its slowest replica, however many
+        entries there are. While a policy judges who goes, all are stored before any has to go.
 
         Args:
-            key: where.
-            record: what.
+            entries: each under another key.
             now: seconds since the epoch.
-            token: of the lease under which it was computed: refused if a later one was given since.
+
+        Raises:
+            StoreError: one of them was not stored. Others may be; to store all again does no harm.
         """
-        if self.max_bytes is not None and entry_bytes(key, record) > self.max_bytes:
-            self._remove(now, keys=[key])
-            return Written((Departure(key, "too large"),), 0, False)
+        fitting = [each for each in entries if self._fits(each)]
         with self._changing:
-            member = self.space.member(key)
-            self._write_notes(added=key)
-            policy = self._uses.policy
-            entry = (row_text(key, record), encode(member, record), lives_ms(record, now))
-            ranked = (policy.rank(key), policy.uses)
-            put = self._index.put(member, *entry, *ranked, now=now, judged=self._uses.are_judged, token=token)
-            if put.is_fenced:
-                return Written((), 0, False, is_fenced=True)
-            evicted = [*put.evicted, *self._evict_by_policy(member, put.lowest)]
-            departed = [*self._departed(put.expired, "expired"), *self._departed(evicted, "evicted")]
-        is_acknowledged = put.copies >= self.link.copies
-        self.acknowledged += is_acknowledged
-        self.unacknowledged += not is_acknowledged
-        return Written(tuple(departed), put.copies, is_acknowledged)
+            if len(fitting) < len(entries):
+                self._remove(now, keys=[each.key for each in entries if not self._fits(each)])
+            written = self._puts.put(fitting, now) if fitting else []
+        self.acknowledged += sum(each.is_acknowledged for each in written)
+        self.unacknowledged += sum(not (each.is_acknowledged or each.is_fenced) for each in written)
+        rest = iter(written)
+        return [
+            next(rest) if self._fits(each) else Written((Departure(each.key, "too large"),))
+            for each in entries
+        ]
 
     def discard(self, key: str, version: int) -> bool:
         """Remove `key` if it still has that version."""
@@ -292,7 +283,7 @@ class RedisStore:
         try:
             with self._changing, suppress(StoreError):  # what was used is all that is lost
                 if self.link.is_up():
-                    self._write_notes()
+                    self._puts.write_notes()
         finally:
             self.link.close()
 
@@ -312,57 +303,14 @@ class RedisStore:
         members = None if keys is None else [space.member(key) for key in dict.fromkeys(keys)]
         with self._changing:
             if self._moved:
-                self._write_notes()
+                self._puts.write_notes()
             gone = self._keys_of(self._index.remove(now, members=members, **conditions)[0])
             for key in gone:
                 self._uses.policy.drop(key)
             return gone
 
-    def _evict_by_policy(self, spare: bytes, lowest: bytes | None) -> list[bytes]:
-        """Evict whom the policy names in place of who has the lowest rank, until the bounds hold."""
-        space, evicted = self.space, []
-        while lowest is not None:
-            key = space.key(lowest)
-            victim = lowest if key is None else space.member(self._uses.policy.judge(key))
-            if victim == spare or space.partition(victim) != space.partition(spare):
-                victim = lowest
-            evicted += self._index.remove(0.0, members=[victim], everywhere=True)[0]
-            self._uses.policy.drop(space.key(victim) or "")
-            lowest = self._index.next_to_evict(spare)
-        return evicted
-
-    def _write_notes(self, added: str | None = None) -> None:
-        """Write down ranks and dates that have changed, that of `added` left out."""
-        if added is not None or self._uses.has_news():
-            self._learn_uses()
-        ranks, dates = self._uses.take_ranks(added), self._moved.pending()
-        if not ranks and not dates:
-            return
-        member = self.space.member
-        try:
-            self._index.note(
-                {member(key): rank for key, rank in ranks.items()},
-                [(member(key), version, expires_at) for key, version, expires_at in dates],
-                uses=self._uses.policy.uses,
-            )
-        except BaseException:
-            self._uses.give_back(ranks)
-            raise
-        self._moved.clear()
-
-    def _learn_uses(self) -> None:
-        """Let this machine's ranks go on where those of the others are. At most once a second."""
-        now = time.monotonic()
-        if now - self._learnt_at >= _LEARN_SECONDS:
-            uses = self._index.total("uses", highest=True)
-            self._uses.policy.uses = max(self._uses.policy.uses, uses)
-            self._learnt_at = now
-
-    def _departed(self, members: Iterable[bytes], reason: Reason) -> list[Departure]:
-        keys = self._keys_of(members)
-        for key in keys:
-            self._uses.policy.drop(key)
-        return [Departure(key, reason) for key in keys]
+    def _fits(self, entry: Entry) -> bool:
+        return self.max_bytes is None or entry_bytes(entry.key, entry.record) <= self.max_bytes
 
     def _keys_of(self, members: Iterable[bytes]) -> list[str]:
         return [key for key in map(self.space.key, members) if key is not None]

@@ -92,6 +92,7 @@ class SharedTier:
         encryption_key: EncryptionKey | None,
         folder: Path | None,
         clock: Clock,
+        kind: str = "answers",
     ) -> NearStore:
         """Return a store that has these servers behind it.
 
@@ -104,6 +105,7 @@ class SharedTier:
             encryption_key: what goes to the servers is sealed with it.
             folder: of the near side's files.
             clock: seconds since the epoch.
+            kind: of the entries; those of another kind are not seen.
 
         Raises:
             ConfigError: the connection string is none.
@@ -113,7 +115,7 @@ class SharedTier:
         far = open_far(
             link,
             capacity,
-            kind="answers",
+            kind=kind,
             scope=scope,
             policy=policy,
             max_bytes=max_bytes,

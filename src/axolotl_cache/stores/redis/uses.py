@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from axolotl_cache.stores.policies import Policy, RankedKeys
 
 _MOST_USES = 65_536
@@ -37,8 +39,8 @@ class Uses:
         """Whether there is anything that the servers do not have yet."""
         return bool(self._used) or bool(self._ranks) or self.policy.has_changes()
 
-    def take_ranks(self, added: str | None = None) -> dict[str, int]:
-        """Return the ranks that have changed, that of `added` left out."""
+    def take_ranks(self, added: Collection[str] = ()) -> dict[str, int]:
+        """Return the ranks that have changed, those of `added` left out."""
         found, self._found = self._found, []
         for key, rank in found:
             if key not in self.policy:
@@ -46,14 +48,15 @@ class Uses:
         used, self._used = self._used, []
         for key in used:
             self.policy.hit(key)
-        if added is not None:
-            self.policy.add(added)
+        for key in added:
+            self.policy.add(key)
         self._ranks |= self.policy.take_changes()
-        self._ranks.pop(added or "", None)
+        for key in added:
+            self._ranks.pop(key, None)
         ranks, self._ranks = self._ranks, {}
         if len(self.policy) > 2 * self._capacity + 64:  # others' evictions are not told to the policy
             for key in self.policy.order()[: -self._capacity]:
-                if key != added:
+                if key not in added:
                     self.policy.drop(key)
         return ranks
 

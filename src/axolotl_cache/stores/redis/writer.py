@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Protocol
 
 from axolotl_cache.clock import Clock
 from axolotl_cache.errors import StoreError
 from axolotl_cache.stores.base import Record, entry_bytes
 from axolotl_cache.stores.redis.link import Link, StoreFullError
-from axolotl_cache.stores.redis.store import Written
+from axolotl_cache.stores.redis.puts import Entry, Written
 
-_LONGEST_WAIT_SECONDS: Final = 0.25
+_AWAY_SECONDS: Final = 0.05
 _PAUSE_WHEN_FULL_SECONDS: Final = 1.0
+_MOST_AT_ONCE: Final = 64
+_MOST_BYTES_AT_ONCE: Final = 4 * 1024 * 1024
 
 
 class Writable(Protocol):
     """Where it writes to."""
 
-    def write(self, key: str, record: Record, now: float, *, token: int | None = None) -> Written:
-        """Store a record."""
+    def write_all(self, entries: Sequence[Entry], now: float) -> list[Written]:
+        """Store records; return what became of each."""
 
     def discard(self, key: str, version: int) -> bool:
         """Remove a record if it still has that version."""
@@ -39,6 +42,8 @@ class Waiting:
 
 class Writer:
     """Writes in the order of arrival, and goes on trying for as long as the servers are away.
+
+    What waits is written together, up to 64 entries or 4 MB: one wait for the replicas serves all of them.
 
     What is replaced while it waits is not written. When the queue is full, what comes is dropped, and
     counted: it is still in the tiers of this machine.
@@ -75,8 +80,10 @@ class Writer:
         self._changed = threading.Condition()
         self._queue: OrderedDict[str, Waiting] = OrderedDict()
         self._jobs: list[tuple[str, Callable[[], None]]] = []
-        self._under_way: str | None = None
-        self._withdrawn = self._is_full = False
+        self._under_way: dict[str, Waiting] = {}
+        self._withdrawn: set[str] = set()
+        self._is_full = False
+        self._at_once = _MOST_AT_ONCE
         self.pending_bytes = 0
         self._closed = False
         self._thread: threading.Thread | None = None
@@ -106,8 +113,8 @@ class Writer:
         """Give up what matches, and remove it again if it is being written just now."""
         with self._changed:
             for key in [key for key, each in self._queue.items() if matches(key, each.record)]:
-                if key == self._under_way:
-                    self._withdrawn = True
+                if self._under_way.get(key) is self._queue[key]:
+                    self._withdrawn.add(key)
                 else:
                     self._take(key)
 
@@ -149,19 +156,18 @@ class Writer:
                 self._changed.wait_for(lambda: self._queue or self._jobs or self._closed)
                 if self._closed:
                     return
-                key, waiting = next(iter(self._queue.items()), (None, None))
+                batch = self._under_way = self._next()
                 jobs = [job for name, job in self._jobs if name not in self._queue]
                 self._jobs = [(name, job) for name, job in self._jobs if name in self._queue]
-                self._under_way, self._withdrawn = key, False
-            if key is not None and waiting is not None:
-                pause = self._write(key, waiting)
-                if pause:
-                    with self._changed:
-                        self._changed.wait_for(lambda: self._closed, pause)
+                self._withdrawn = set()
+            pause = self._write(batch) if batch else 0.0
+            if pause:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._closed, pause)
             for job in jobs:
                 self._do(job)
             with self._changed:
-                self._under_way = None
+                self._under_way = {}
                 self._changed.notify_all()
 
     def _do(self, job: Callable[[], None]) -> None:
@@ -171,38 +177,66 @@ class Writer:
             # Whatever it is, the thread goes on: what was to be done expires by itself.
             self.refused += 1
 
-    def _write(self, key: str, waiting: Waiting) -> float:
-        """Write one entry; return for how long to wait before the next."""
+    def _next(self) -> dict[str, Waiting]:
+        """Return what is written next, at once."""
+        batch: dict[str, Waiting] = {}
+        nbytes = 0
+        for key, waiting in self._queue.items():
+            nbytes += waiting.nbytes
+            if batch and (len(batch) >= self._at_once or nbytes > _MOST_BYTES_AT_ONCE):
+                break
+            batch[key] = waiting
+        return batch
+
+    def _write(self, batch: dict[str, Waiting]) -> float:
+        """Write entries; return for how long to wait before the next."""
         now = self._clock()
-        written: Written | None = None
+        live = {key: each for key, each in batch.items() if each.record.is_live(now)}
+        entries = [Entry(key, each.record, each.token) for key, each in live.items()]
+        written: list[Written] = []
         pause = 0.0
-        if waiting.record.is_live(now):
-            try:
-                written = self._store.write(key, waiting.record, now, token=waiting.token)
-            except StoreFullError as error:
-                self._refuse(error)
-                self._is_full = True
-                pause = _PAUSE_WHEN_FULL_SECONDS
-            except StoreError as error:
-                if not self._link.is_up():
-                    return _LONGEST_WAIT_SECONDS / 5  # it stays where it is, and is tried again
-                self._refuse(error)
-            except Exception as error:
-                # Whatever it is, the thread goes on, and no request learns of it.
-                self._refuse(error)
-        with self._changed:
-            if self._queue.get(key) is waiting:
-                self._take(key)
-            withdrawn = self._withdrawn
-        if written is not None:
+        try:
+            written = self._store.write_all(entries, now) if entries else []
+        except Exception as error:
+            # Whatever it is, the thread goes on, and no request learns of it.
+            if isinstance(error, StoreError) and not self._link.is_up():
+                self._keep(batch)
+                return _AWAY_SECONDS
+            if len(entries) > 1:
+                self._at_once = 1  # which of them it is, each shows by itself
+                self._keep(batch)
+                return 0.0
+            self._refuse(error)
+            self._is_full = isinstance(error, StoreFullError)
+            pause = _PAUSE_WHEN_FULL_SECONDS if self._is_full else 0.0
+        else:
             self._is_full = False
-            self.written += not written.is_fenced
-            self.fenced += written.is_fenced
-            if withdrawn:
-                self._do(lambda: self._discard(key, waiting.record.version))
-            elif self.on_written is not None:
-                self.on_written(key, waiting.record, written)
+            self._at_once = min(2 * self._at_once, _MOST_AT_ONCE)
+        with self._changed:
+            for key, waiting in batch.items():
+                if self._queue.get(key) is waiting:
+                    self._take(key)
+            withdrawn = self._withdrawn
+        for (key, waiting), outcome in zip(live.items(), written, strict=False):
+            self._note(key, waiting.record, outcome, key in withdrawn)
         return pause
+
+    def _keep(self, batch: dict[str, Waiting]) -> None:
+        """They stay where they are, to be tried again, but for those that were given up meanwhile."""
+        with self._changed:
+            for key in self._withdrawn:
+                if self._queue.get(key) is batch[key]:
+                    self._take(key)
+                version = batch[key].record.version
+                self._jobs.append((key, partial(self._discard, key, version)))  # it may have been written
+
+    def _note(self, key: str, record: Record, written: Written, is_withdrawn: bool) -> None:
+        self.written += not written.is_fenced
+        self.fenced += written.is_fenced
+        if is_withdrawn:
+            self._do(lambda: self._discard(key, record.version))
+        elif self.on_written is not None:
+            self.on_written(key, record, written)
 
     def _discard(self, key: str, version: int) -> None:
         self._store.discard(key, version)
