@@ -849,6 +849,29 @@ def test_blocks_that_another_process_stored_are_found(bench):
     assert other.stats.damaged_blocks == 0, "removed is not damaged"
 
 
+def test_an_idle_process_finds_at_once_what_another_stored(bench, monkeypatch):
+    # However slow this machine is today.
+    monkeypatch.setattr("axolotl_cache.engine.lower.reader._WAIT_SECONDS", 30.0)
+    prompt = Prompt(1, 2)
+    one, other = bench.tier(), bench.tier()
+    assert other.count(prompt.keys) == 0
+    prompt.offer(one)
+    one.flush()
+    assert other.count(prompt.keys) == 0, "it has looked just now"
+    bench.clock.advance(10)
+    assert other.count(prompt.keys) == 2
+
+
+def test_a_store_that_hangs_holds_the_first_who_asks_for_a_moment_only(bench):
+    store = bench.store()
+    tier = bench.tier(store)
+    let_go = threading.Event()
+    tier._reader._submit(let_go.wait)  # the thread is held up, as by a read that does not return
+    bench.clock.advance(10)
+    assert tier.count(Prompt(1, 2).keys) == 0  # returns: the wait has an end
+    let_go.set()
+
+
 def test_layouts_have_folders_of_their_own(bench, tmp_path):
     assert layout_digest(LAYOUT, BLOCK) == layout_digest(replace(LAYOUT, device=torch.device("meta")), BLOCK)
     others = [

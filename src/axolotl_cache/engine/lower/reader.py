@@ -20,6 +20,10 @@ from axolotl_cache.engine.lower.writer import BlockWriter
 
 _REFRESH_SECONDS: Final = 1.0
 """How often other processes' changes are looked for, while somebody asks."""
+_IDLE_SECONDS: Final = 5.0
+"""Nobody asked for so long: what is known is too old to say that a block is not there."""
+_WAIT_SECONDS: Final = 0.02
+"""What the first who asks after that waits for the news, at most: what twenty tokens take to compute."""
 _MEASURED_SECONDS: Final = 60.0
 """A measurement this old is taken again, so that one bad minute of a disk does not turn it off for good."""
 _PROBE_STEP: Final = 7919
@@ -45,6 +49,7 @@ class BlockReader:
         self._free_at = 0.0
         self._refreshed_at = -math.inf
         self._refreshing = False
+        self._refreshed = threading.Event()
         self._probes = 0
         self._probing = False
         self.loaded_blocks = 0
@@ -58,12 +63,19 @@ class BlockReader:
         self._probe_soon()
 
     def available(self) -> bool:
-        """Whether loads are worth trying now. Has the index refreshed in the background now and then."""
+        """Whether loads are worth trying now.
+
+        Has the index refreshed in the background now and then. The first who asks after a while of silence
+        waits for that, at most 20 ms: without, an idle machine would compute what another one has stored.
+        """
         if self._outage.active():
             return False
-        if not self._refreshing and not 0 <= self._clock() - self._refreshed_at < _REFRESH_SECONDS:
+        age = self._clock() - self._refreshed_at
+        if not self._refreshing and not 0 <= age < _REFRESH_SECONDS:
             self._refreshing = True
-            self._submit(self._refresh)
+            self._refreshed.clear()
+            if self._submit(self._refresh) and not 0 <= age < _IDLE_SECONDS:
+                self._refreshed.wait(_WAIT_SECONDS)
         return True
 
     def begin(self, fetch: Fetch) -> None:
@@ -160,6 +172,7 @@ class BlockReader:
             self._failed(error)
         self._refreshed_at = self._clock()
         self._refreshing = False
+        self._refreshed.set()
 
     def _probe_soon(self) -> None:
         if not self._probing and len(self._shelf):
