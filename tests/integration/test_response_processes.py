@@ -324,7 +324,7 @@ class TestFork:
             cache["k"] = 1
             return cache.get_or_compute("k", int) == 1 and cache.get_or_compute("l", lambda: 5) == 5
 
-        monkeypatch.setattr(MemoryStore, "_tell_uses", stopped)
+        monkeypatch.setattr(MemoryStore, "_note_deadline", stopped)
         assert fork_in_the_middle_of(lambda: cache.set("x", 1), work)
         monkeypatch.undo()
         monkeypatch.setattr(flight, "Flights", stopped)

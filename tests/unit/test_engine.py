@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
+from axolotl_cache.adjustments import Adjustments
 from axolotl_cache.clock import ManualClock
 from axolotl_cache.engine import engine as engine_module
 from axolotl_cache.engine.engine import Engine
@@ -241,6 +242,8 @@ def test_what_is_in_use_under_pressure_goes_as_soon_as_it_is_not(probed):
     allowed = [100 * page]
 
     class Governor:
+        adjustments = Adjustments()
+
         def allowed_bytes(self, held_bytes, bound_bytes):
             return allowed[0]
 
@@ -311,6 +314,8 @@ def test_memory_that_can_not_be_given_back_is_no_requests_error(probed, monkeypa
     allowed = [100 * MB]
 
     class Governor:
+        adjustments = Adjustments()
+
         def allowed_bytes(self, held_bytes, bound_bytes):
             return allowed[0]
 
