@@ -198,7 +198,7 @@ def main() -> None:
         talks, found = recorded
         if options.quick:
             talks = [replace(talk, says=talk.says[:4]) for talk in talks[:3]]
-        work.append(("airline", talks[:10], found))
+        work.append(("airline", talks[:5], found))
     rows: list[dict[str, Any]] = []
     parts: list[dict[str, Any]] = []
     for name, talks, known in work:
