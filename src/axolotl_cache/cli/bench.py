@@ -104,7 +104,7 @@ def bench(
     requests = [n.request for n in wanted]
     with (
         closing(pipeline),
-        tqdm(total=2 * len(requests), desc="requests, off and on", file=sys.stderr) as bar,
+        tqdm(total=2 * len(requests), desc="requests, off and on", file=sys.stderr, disable=None) as bar,
     ):
         comparison = compare(pipeline, requests, done=bar.update)
     click.echo(json.dumps(figures(comparison)) if as_json else table(comparison))

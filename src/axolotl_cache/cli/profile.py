@@ -130,7 +130,7 @@ def bytes_bar(logs: Sequence[Path], *, quiet: bool) -> Iterator[Callable[[int], 
         unit_scale=True,
         file=sys.stderr,
         leave=False,
-        disable=quiet,
+        disable=quiet or None,
         delay=0.5,
         mininterval=0.5,
     ) as bar:

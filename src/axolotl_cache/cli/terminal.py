@@ -33,8 +33,8 @@ def say(line: str) -> None:
 
 @contextmanager
 def steps_bar(title: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """Yield a function (done, total) that draws a progress bar on standard error."""
-    with tqdm(desc=title, file=sys.stderr, leave=False, disable=quiet, delay=0.5) as bar:
+    """Yield a function (done, total) that draws a progress bar on standard error, where that is a terminal."""
+    with tqdm(desc=title, file=sys.stderr, leave=False, disable=quiet or None, delay=0.5) as bar:
 
         def draw(done: int, total: int) -> None:
             bar.total = total
