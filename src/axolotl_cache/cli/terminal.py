@@ -33,7 +33,7 @@ def say(line: str) -> None:
 
 @contextmanager
 def steps_bar(title: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """Yield a function (done, total) that draws a progress bar on standard error, where that is a terminal."""
+    """Yield a function (done, total) that draws a bar on standard error, where that is a terminal."""
     with tqdm(desc=title, file=sys.stderr, leave=False, disable=quiet or None, delay=0.5) as bar:
 
         def draw(done: int, total: int) -> None:
