@@ -133,10 +133,9 @@ def _ask(cache: Any, outcome: Outcome, stop: threading.Event, name: str) -> None
 
 
 def _kill(servers: Deployment, near: Any, outcome: Outcome, number: int, lag_seconds: float) -> None:
+    victim, probe = _victim(servers, near, number)
     primaries = servers.primaries()
-    victim = primaries[number % len(primaries)]
     others = [node for node in servers.nodes if node not in primaries]
-    probe = _key_on(near, victim)
     if lag_seconds:
         for node in others:
             node.send(signal.SIGSTOP)
@@ -156,16 +155,35 @@ def _kill(servers: Deployment, near: Any, outcome: Outcome, number: int, lag_sec
     _bring_back(servers, victim, set(primaries))
 
 
-def _key_on(near: Any, server: Server) -> str:
-    """Return a key whose entry the server holds."""
+def _victim(servers: Deployment, near: Any, number: int) -> tuple[Server, str]:
+    """Return the primary to kill, and a key that our store keeps there.
+
+    A busy machine can make the servers change their primary by themselves: then our store learns of it a
+    moment later, and until then has nothing there.
+    """
+    found: list[tuple[Server, str]] = []
+
+    def look() -> bool:
+        primaries = servers.primaries()
+        server = primaries[number % len(primaries)] if primaries else None
+        key = _key_on(near, server) if server else None
+        if server and key:
+            found.append((server, key))
+        return bool(found)
+
+    until(look, "our store knows the primary", seconds=60)
+    return found[-1]
+
+
+def _key_on(near: Any, server: Server) -> str | None:
+    """Return a key whose entry the server holds, as far as our store knows; None if it holds nothing."""
     redis = near.redis
     layout, space = redis.link.layout, redis.space
-    number = 0
-    while True:
+    for number in range(1000):
         key = f"probe {number}"
         if layout.primary(space.index(space.partition(space.member(key)))[0]).port == server.port:
             return key
-        number += 1
+    return None
 
 
 def _serves(near: Any, key: str) -> bool:

@@ -605,7 +605,7 @@ class SmartInferenceCache(MutableMapping[str, Any]):
             raise KeyError(key)
 
     def __contains__(self, key: object) -> bool:
-        return self.contains(key)  # type: ignore[arg-type]  # a mapping may be asked about any object
+        return self._tiers.contains(key)  # type: ignore[arg-type]  # a mapping may be asked about any object
 
     def __len__(self) -> int:
         return len(self._tiers)

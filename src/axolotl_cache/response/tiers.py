@@ -132,9 +132,13 @@ class Tiers:
                 record = self._current(key, now, generation)
                 if record is not None:
                     self._memory_hits += 1
-                    self._touch(key)
+                    self._memory.touch(key)
+                    if self._disk is not None:
+                        self._disk.touch(key)
             if record is not None:
-                return self._served(key, record, now)
+                if record.cost or record.sliding_seconds is not None:
+                    return self._served(key, record, now)
+                return record
         copy = self._memory.get(key)
         record = self._find(key, now)
         with self._lock:
@@ -149,7 +153,9 @@ class Tiers:
                 self._memory_hits += 1
             else:
                 self._disk_hits += 1
-            self._touch(key)
+            self._memory.touch(key)
+            if self._disk is not None:
+                self._disk.touch(key)
         return self._served(key, record, now)
 
     def peek(self, key: str) -> Record | None:
@@ -395,11 +401,6 @@ class Tiers:
                 self._too_large += 1
                 self._promises.withdraw(key=key)
 
-    def _touch(self, key: str) -> None:
-        self._memory.touch(key)
-        if self._disk is not None:
-            self._disk.touch(key)
-
     def _forget(self, key: str) -> None:
         version = self._memory.version(key)
         if version is not None:
@@ -480,7 +481,8 @@ class Tiers:
             return 0
         try:
             generation = self._disk.generation()
-            self._heed_erasures(self._disk)
+            if self._disk.erasures != self._erasures:
+                self._let_go(self._disk)
             return generation
         except StoreError as error:
             self._must_be_open()

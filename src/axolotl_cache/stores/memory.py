@@ -47,13 +47,11 @@ class MemoryStore:
         self._saved_seconds = saved_seconds
         self._policy = LruPolicy() if policy is None else policy
         self._records: dict[str, Record] = {}
+        self.get: Callable[[str], Record | None] = self._records.get
+        """Returns the record, expired or not, or None; the dict's own, as every hit asks it twice."""
         self._used: list[str] = []
         # (expires_at, version, key), some of records gone meanwhile: cheaper than removing from the middle
         self._deadlines: list[tuple[float, int, str]] = []
-
-    def get(self, key: str) -> Record | None:
-        """Return the record, expired or not, or None."""
-        return self._records.get(key)
 
     def version(self, key: str) -> int | None:
         """Return the version stored now."""
