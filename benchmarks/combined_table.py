@@ -109,6 +109,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     drawn[0].set_color("#c9ced6")
     drawn[-1].set_color("#0a7d55")
     bars.bar_label(drawn, fmt="%.2f x", padding=2)
+    bars.margins(y=0.12)
     bars.set(ylabel="requests/s, over cache off", title="A day of two help desks, each set of tiers")
     curves = [row for row in result["rows"] if row["part"] == "curve"]
     for axes, (axis, label) in zip(below.subplots(1, len(AXES)), AXES.items(), strict=True):

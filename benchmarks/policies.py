@@ -31,6 +31,7 @@ from axolotl_cache.profiling.simulate import capacity_for, optimum, replay
 from common import TRACES, emit, say
 
 MOONCAKE = TRACES / "mooncake_conversation_0-30min.jsonl.gz"
+SOURCE = "The default is public: conversation_trace.jsonl of kvcache-ai/Mooncake, gzipped."
 FRACTIONS = (0.01, 0.05, 0.1, 0.25, 0.6)
 QUICK_REQUESTS = 1500
 Make = Callable[[], Ranking | None]
@@ -58,7 +59,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="the same on fewer requests")
     chosen = parser.parse_args()
     if not chosen.file.exists():
-        say(f"SKIPPED: {chosen.file} is missing. Put it there, or set AXOLOTL_CACHE_TRACES.")
+        say(f"SKIPPED: {chosen.file} is missing. Put it there, or set AXOLOTL_CACHE_TRACES. {SOURCE}")
         raise SystemExit(0)
     log = read_requests([chosen.file])
     if chosen.quick:
@@ -95,12 +96,17 @@ def _tried(log: BlockLog) -> Iterator[dict[str, Any]]:
                 for capacity in capacities
             ]
         base = base or rates
-        closed = [(rate - lru) / (top - lru) for rate, lru, top in zip(rates, base, best, strict=True)]
+        closed = [_closed(rate, lru, top) for rate, lru, top in zip(rates, base, best, strict=True)]
         shown = "  ".join(
             f"{100 * rate:6.2f} ({100 * part:4.0f} %)" for rate, part in zip(rates, closed, strict=True)
         )
         say(f"{name:36} {shown}")
         yield {"part": "tried", "name": name, "hit_rates": rates, "closed": closed, "optimum": best}
+
+
+def _closed(rate: float, lru: float, top: float) -> float:
+    """Return the part of the gap that is closed; 0 where there is none."""
+    return (rate - lru) / (top - lru) if top > lru else 0.0
 
 
 def _variants(log: BlockLog, capacity: int) -> Iterator[tuple[str, Make, Callable[[], Any]]]:

@@ -84,19 +84,23 @@ class Node:
         self._stack.close()
 
 
-def text(name: str, tokens: int) -> str:
-    """Return a text of about so many tokens that shares no block with another name's."""
+def text(name: str, tokens: int, tokenizer: Any) -> str:
+    """Return a text of so many tokens, or up to a sentence more, that has no block of another name's."""
     words = f"Case {name}: the customer of desk {name} writes about invoice {name}. "
-    return words * (tokens // 16)
+    one, two = (len(tokenizer(words * times)["input_ids"]) for times in (1, 2))
+    return words * (1 + -(-(tokens - one) // (two - one)))
 
 
 def measure(first: Any, second: Any, length: int, rounds: int) -> list[dict[str, Any]]:
     """Ask both nodes; return a row for each round."""
+    from transformers import AutoTokenizer
+
     import ray
 
+    tokenizer = AutoTokenizer.from_pretrained(MODEL)
     rows = []
     for number in range(rounds + 1):
-        shared, alone = (text(f"{kind}{length}-{number}", length) for kind in "sa")
+        shared, alone = (text(f"{kind}{length}-{number}", length, tokenizer) for kind in "sa")
         computed = ray.get(first.ask.remote(shared))
         if not ray.get(first.flush.remote(_WRITE_SECONDS)):
             raise SystemExit("blocks are not on the server after 30 seconds")

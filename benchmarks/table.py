@@ -7,13 +7,13 @@ python benchmarks/table.py --write    put it into README.md and README.zh-CN.md
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from pathlib import Path
 from typing import Any
 
+from pages import RESULTS, result
+
 REPOSITORY = Path(__file__).resolve().parents[1]
-RESULTS = REPOSITORY / "benchmarks" / "results"
 BEGIN, END = "<!-- measured table: made by benchmarks/table.py -->", "<!-- end of the measured table -->"
 
 WORDS = {
@@ -58,18 +58,12 @@ WORDS = {
         "mixed": "64 至 1,500 token 的请求陆续到达：token/秒，对比 {0}",
         "unshared": "完全无共享、无重复：吞吐量",
         "exact": "{0} 个真实问题，前缀 100 至 2,000 token：贪心回答完全一致",
-        "sessions": "围绕共同订单的多轮对话，{0} 轮：实际计算的提示 token",
+        "sessions": "围绕共同订座记录的多轮对话，共 {0} 轮：实际计算的提示 token",
         "sessions_ttft": "同上：首 token 时间（中位数）",
         "memory": "内存中的一次响应命中：生成键、查找并取值",
-        "of": "{1} 中的 {0}",
+        "of": "{0} / {1}",
     },
 }
-
-
-def result(name: str) -> dict[str, Any]:
-    """Return a committed result."""
-    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-    return found
 
 
 def table(words: dict[str, Any]) -> str:

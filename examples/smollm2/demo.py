@@ -15,9 +15,9 @@ import matplotlib as mpl
 from tqdm import tqdm
 
 from axolotl_cache.assembly import load, open_pipeline, open_response_cache
-from axolotl_cache.cli.prompts import from_file
 from axolotl_cache.config import Flag, load_settings
 from axolotl_cache.measure import Comparison, figures, run_side, table
+from axolotl_cache.prompts_file import from_file
 from axolotl_cache.request import CacheControl, Request, Sampling, Served
 
 mpl.use("Agg")

@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from axolotl_cache.adjustments import Change
-from axolotl_cache.budget import Claim, MemoryBudget, Move
 from axolotl_cache.config import Prices, Settings, format_size, read_encryption_key
 from axolotl_cache.engine.adapters import Adapters
 from axolotl_cache.engine.engine import Engine
@@ -20,6 +18,7 @@ from axolotl_cache.engine.memory import PressureGovernor, available_memory_bytes
 from axolotl_cache.engine.pool import KVLayout
 from axolotl_cache.engine.prompt import PromptRenderer
 from axolotl_cache.generate import CachedGenerate
+from axolotl_cache.memory_plan import prefix_cache_bytes, records_bytes, response_cache_bytes, share_memory
 from axolotl_cache.paths import cache_home, keys_and_values_home
 from axolotl_cache.pipeline import Pipeline
 from axolotl_cache.pipeline.session import SessionStep
@@ -90,10 +89,12 @@ def open_pipeline(
         use_prefix_cache=use_prefix_cache,
         adapters=named,
     )
-    if response is not None:
-        _share_memory(settings, engine, response, loaded.device, report)
     renderer = PromptRenderer(loaded.tokenizer, loaded.chat_template)
     is_caching = use_prefix_cache or response is not None
+    share = int(total_memory_bytes(loaded.device) * settings.max_memory_usage)
+    session = _open_session_step(settings, renderer, persistent, share) if is_caching else None
+    has_sessions = session is not None and session.sessions is not None
+    share_memory(settings, engine, response, share, report, has_sessions=has_sessions)
     pipeline = Pipeline(
         engine,
         renderer,
@@ -104,7 +105,7 @@ def open_pipeline(
         semantic=None if response is None else _semantic(settings, response, report),
         prices=_prices(settings.inference.prices),
         model_name=str(settings.axolotl.get("base_model", "")),
-        session=_open_session_step(settings, renderer, persistent) if is_caching else None,
+        session=session,
     )
     pipeline.prefix_enabled = use_prefix_cache and engine.can_reuse
     if use_prefix_cache and not engine.can_reuse:
@@ -146,10 +147,15 @@ def _semantic(settings: Settings, response: SmartInferenceCache, report: Report)
     return matching
 
 
-def _open_session_step(settings: Settings, renderer: PromptRenderer, persistent: bool) -> SessionStep | None:
+def _open_session_step(
+    settings: Settings, renderer: PromptRenderer, persistent: bool, share: int
+) -> SessionStep | None:
     special = renderer.special_tokens
-    sessions = open_sessions(settings, persistent=persistent)
-    records = open_records(settings, sessions, plain=lambda text: without_special(text, special))
+    half = records_bytes(share) // 2
+    sessions = open_sessions(settings, persistent=persistent, max_bytes=half)
+    records = open_records(
+        settings, sessions, plain=lambda text: without_special(text, special), max_bytes=half
+    )
     if sessions is None and records is None:
         return None
     return SessionStep(renderer, sessions, records, tracking=settings.session.entity_tracking)
@@ -223,7 +229,7 @@ def _open_engine(
     total = total_memory_bytes(device)
     share = int(total * settings.max_memory_usage)
     # Together within the share: neither may leave the other less than half of it.
-    max_cache_bytes = _prefix_cache_bytes(settings, share) if use_prefix_cache else 0
+    max_cache_bytes = prefix_cache_bytes(settings, share) if use_prefix_cache else 0
     if use_prefix_cache and max_cache_bytes < settings.model.max_cache_size:
         report(
             f"max_memory_usage {settings.max_memory_usage:g} of this device is {format_size(share)}: half of "
@@ -238,7 +244,7 @@ def _open_engine(
         max_cache_bytes=max_cache_bytes,
         ttl_seconds=settings.inference.entry_timeout,
         cache_policy=settings.inference.cache_policy,
-        max_running_bytes=share - max_cache_bytes - _response_cache_bytes(share),
+        max_running_bytes=share - max_cache_bytes - response_cache_bytes(share) - records_bytes(share),
         strict=settings.inference.strict,
         as_generate=as_generate,
         adapters=adapters,
@@ -249,41 +255,6 @@ def _open_engine(
         memo=cache_home() / "exactness",
         report=report,
     )
-
-
-def _prefix_cache_bytes(settings: Settings, share: int) -> int:
-    return min(settings.model.max_cache_size, share // 2)
-
-
-def _response_cache_bytes(share: int) -> int:
-    return share // 32
-
-
-def _share_memory(
-    settings: Settings, engine: Engine, response: SmartInferenceCache, device: Any, report: Report
-) -> None:
-    """Let the caches that are in the same memory share one bound. On a GPU they are not."""
-    if device.type != "cpu" or engine.cache_tenant is None:
-        return
-    share = int(total_memory_bytes(device) * settings.max_memory_usage)
-    prefix_bytes = _prefix_cache_bytes(settings, share)
-
-    def told(move: Move) -> None:
-        kept, lost = move.lost_seconds
-        engine.adjustments.note(
-            Change.MOVE,
-            f"{move.giver} to {move.taker}",
-            move.taker_bytes - move.moved_bytes,
-            move.taker_bytes,
-            f"what they had evicted lately cost {kept:.2f} and {lost:.2f} seconds",
-        )
-        report(f"{format_size(move.moved_bytes)} of memory went from the {move.giver} to the {move.taker}")
-
-    claims = (
-        Claim("prefix cache", engine.cache_tenant, prefix_bytes, most_bytes=prefix_bytes),
-        Claim("response cache", response.memory_tenant, _response_cache_bytes(share)),
-    )
-    engine.share_memory(MemoryBudget(claims, report=told))
 
 
 def _open_lower(settings: Settings, report: Report, layout: KVLayout, block_size: int) -> Sequence[LowerTier]:

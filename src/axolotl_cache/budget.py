@@ -112,6 +112,8 @@ class Claim:
     start_bytes: int
     most_bytes: int | None = None
     """Never more than this, whatever it would save; None is all that the others can give."""
+    within: str = ""
+    """Whoever has the same name here holds no more than `most_bytes` together; empty is alone."""
 
 
 @dataclass(slots=True)
@@ -157,32 +159,46 @@ class MemoryBudget:
     def look(self) -> Move | None:
         """Compare what was lost since the last look, and move at most one step.
 
-        Whoever has room to spare gives first: what it does not use, it does not lose.
+        Whoever has room to spare gives first: what it does not use, it does not lose. Cost: O(caches^2).
         """
         for share in self._shares:
             lost = share.claim.tenant.ghosts.lost_seconds
             share.lately_seconds = share.lately_seconds * _FADE + lost - share.seen_seconds
             share.seen_seconds = lost
-        takers = [share for share in self._shares if not self._has_room(share) and self._may_grow(share)]
-        if not takers:
-            return None
-        taker = max(takers, key=lambda share: share.lately_seconds)
+        takers = [s for s in self._shares if s.lately_seconds > 0 and not self._has_room(s)]
+        for taker in sorted(takers, key=lambda share: -share.lately_seconds):
+            giver = self._giver(taker)
+            if giver is not None:
+                return self._move(giver, taker)
+        return None
+
+    def _giver(self, taker: _Share) -> _Share | None:
+        """Return who loses least by giving a step, if that is clearly less than the taker loses."""
+        step = self._step_bytes
         givers = [
-            s for s in self._shares if s is not taker and s.max_bytes - self._step_bytes >= s.least_bytes
+            share
+            for share in self._shares
+            if share is not taker
+            and share.max_bytes - step >= share.least_bytes
+            and self._may_grow(taker, share)
         ]
-        if not givers or taker.lately_seconds <= 0:
-            return None
-        giver = min(givers, key=lambda s: (not self._has_room(s), s.lately_seconds))
-        if not self._has_room(giver) and taker.lately_seconds < _CLEARLY_MORE * giver.lately_seconds:
-            return None
-        return self._move(giver, taker)
+        giver = min(givers, key=lambda s: (not self._has_room(s), s.lately_seconds), default=None)
+        if giver is None or self._has_room(giver):
+            return giver
+        return giver if taker.lately_seconds >= _CLEARLY_MORE * giver.lately_seconds else None
 
     def _has_room(self, share: _Share) -> bool:
         return share.claim.tenant.held_bytes + self._step_bytes <= share.max_bytes
 
-    def _may_grow(self, share: _Share) -> bool:
-        most = share.claim.most_bytes
-        return most is None or share.max_bytes + self._step_bytes <= most
+    def _may_grow(self, share: _Share, giver: _Share) -> bool:
+        claim = share.claim
+        if claim.most_bytes is None:
+            return True
+        together = [
+            s for s in self._shares if s is share or (claim.within and s.claim.within == claim.within)
+        ]
+        more = 0 if giver in together else self._step_bytes
+        return sum(s.max_bytes for s in together) + more <= claim.most_bytes
 
     def _move(self, giver: _Share, taker: _Share) -> Move | None:
         # First give, then take, and no more than was really given: what is in use can't go at once.

@@ -71,7 +71,11 @@ def open_session_store(settings: Settings, clock: Clock = wall_clock) -> SharedS
 
 
 def open_sessions(
-    settings: Settings, *, persistent: bool = True, clock: Clock = wall_clock
+    settings: Settings,
+    *,
+    persistent: bool = True,
+    clock: Clock = wall_clock,
+    max_bytes: int | None = None,
 ) -> Sessions | None:
     """Return the sessions that the settings describe; None if they are off.
 
@@ -79,6 +83,7 @@ def open_sessions(
         settings: what is in force.
         persistent: False keeps them in memory, whatever the settings say.
         clock: wall clock.
+        max_bytes: bound on what they take in memory, their keys and values not counted.
 
     Raises:
         ConfigError: a pattern of `entity_kinds` can't be used; or see `open_session_store`.
@@ -91,6 +96,7 @@ def open_sessions(
         clock,
         extractor=_extractor(settings),
         store=open_session_store(settings, clock) if persistent else None,
+        max_bytes=max_bytes,
     )
 
 
@@ -100,6 +106,7 @@ def open_records(
     *,
     plain: Callable[[str], str] = lambda text: text,
     clock: Clock = wall_clock,
+    max_bytes: int | None = None,
 ) -> Records | None:
     """Return the records of the provider that the settings name; None if they name none.
 
@@ -108,6 +115,7 @@ def open_records(
         sessions: through which other processes say that records are not good any more.
         plain: takes what has a meaning in prompts out of a record's text.
         clock: seconds since the epoch.
+        max_bytes: bound on what is kept of them.
 
     Raises:
         ConfigError: the provider can't be loaded, or is none.
@@ -118,8 +126,8 @@ def open_records(
     where = str(settings.sources.get("session_management.entity_provider", "configuration"))
     provider = load_provider(name, folder=settings.path.parent, where=where)
     if sessions is None:
-        return Records(provider, clock, plain=plain)
-    return Records(provider, clock, plain=plain, dropped_at=sessions.dropped_at)
+        return Records(provider, clock, plain=plain, max_bytes=max_bytes)
+    return Records(provider, clock, plain=plain, dropped_at=sessions.dropped_at, max_bytes=max_bytes)
 
 
 def drop_stored_entity(settings: Settings, name: str) -> None:

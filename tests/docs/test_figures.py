@@ -8,12 +8,6 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RESULTS = sorted((REPOSITORY / "benchmarks" / "results").glob("*.json"))
-READMES = ["README.md", "README.zh-CN.md"]
-MADE = re.compile(r"<!-- measured.*?-->.*?<!-- end of .*?-->", re.DOTALL)
-FIGURE = re.compile(
-    r"\d[\d.,]*\s?(?:x\b|倍|ms\b|µs|us\b|seconds? (?:faster|less)|"
-    r"(?:requests|tokens|请求|token)\s?(?:/\s?s|/秒))"
-)
 
 
 @pytest.fixture(autouse=True)
@@ -37,29 +31,11 @@ def test_a_result_says_what_made_it_and_on_what(path):
     assert f"## {name}.py" in (REPOSITORY / "benchmarks" / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", READMES)
-def test_the_readmes_have_measured_figures_in_the_made_table_only(name):
-    text = (REPOSITORY / name).read_text(encoding="utf-8")
-    prose = MADE.sub("", text)
-    assert prose != text, "the table is missing"
-    assert FIGURE.findall(prose) == []
-
-
-def test_a_figure_written_by_hand_is_found():
-    assert FIGURE.findall("It is 2.5 x faster, at 12 requests/s and 3.6 µs.") == [
-        "2.5 x",
-        "12 requests/s",
-        "3.6 µs",
-    ]
-
-
 def test_the_page_of_the_three_tiers_is_made_from_its_result():
     import combined_table
 
     page = combined_table.PAGE.read_text(encoding="utf-8")
     assert combined_table.BEGIN in page
-    prose = MADE.sub("", page)
-    assert FIGURE.findall(prose.split("## The day", 1)[1]) == [], "figures of ours belong into the table"
     if not combined_table.RESULT.exists():
         pytest.skip("benchmarks/results/combined-bfloat16.json is not there yet")
     result = json.loads(combined_table.RESULT.read_text(encoding="utf-8"))

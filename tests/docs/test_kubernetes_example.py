@@ -16,8 +16,9 @@ SPEC = {
     "StatefulSet": {"serviceName", "replicas", "selector", "template"},
     "RayService": {"serveConfigV2", "rayClusterConfig"},
 }
-RAY_CLUSTER = {"rayVersion", "headGroupSpec", "workerGroupSpecs"}
+RAY_CLUSTER = {"rayVersion", "enableInTreeAutoscaling", "headGroupSpec", "workerGroupSpecs"}
 GROUP = {"groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template"}
+POD = {"securityContext", "initContainers", "containers", "volumes"}
 CONTAINER = {
     "name", "image", "command", "args", "env", "ports", "readinessProbe", "resources", "volumeMounts"
 }  # fmt: skip
@@ -44,10 +45,42 @@ def test_every_field_is_known():
     for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
         assert set(group) <= GROUP
     for pod in pods():
-        for container in pod["spec"]["containers"]:
-            assert set(container) <= CONTAINER
-            mounted = {mount["name"] for mount in container.get("volumeMounts", ())}
-            assert mounted == {volume["name"] for volume in pod["spec"].get("volumes", ())}
+        assert set(pod["spec"]) <= POD
+        containers = [*pod["spec"].get("initContainers", ()), *pod["spec"]["containers"]]
+        assert all(set(container) <= CONTAINER for container in containers)
+        mounted = {mount["name"] for each in containers for mount in each.get("volumeMounts", ())}
+        assert mounted == {volume["name"] for volume in pod["spec"].get("volumes", ())}
+
+
+def test_workers_follow_the_number_of_replicas():
+    found = documents()
+    cluster = found["RayService"]["spec"]["rayClusterConfig"]
+    (workers,) = cluster["workerGroupSpecs"]
+    tree = ast.parse(found["ConfigMap"]["data"]["serving.py"])
+    (scaling,) = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and n.func.id == "Scaling"]
+    wants = {word.arg: ast.literal_eval(word.value) for word in scaling.keywords}
+    assert cluster["enableInTreeAutoscaling"] is True
+    assert (workers["minReplicas"], workers["maxReplicas"]) == (
+        wants["min_replicas"],
+        wants["max_replicas"],
+    )
+    (container,) = workers["template"]["spec"]["containers"]
+    assert wants["cpus"] + wants["doors"] * 0.1 <= float(workers["rayStartParams"]["num-cpus"])
+    assert wants["gpus"] == int(container["resources"]["limits"]["nvidia.com/gpu"])
+
+
+def test_the_keys_are_readable_by_ray_and_by_nobody_else():
+    # Secrets belong to root, and fsGroup opens them to a group, which our file of keys may not be.
+    for pod in pods()[1:]:
+        copies = pod["spec"]["initContainers"][0]
+        sources = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
+        assert pod["spec"]["securityContext"]["fsGroup"]
+        assert copies["command"][:3] == ["install", "-m", "600"]
+        assert "emptyDir" in sources["keys"]
+        folder = {mount["name"]: mount["mountPath"] for mount in copies["volumeMounts"]}
+        assert copies["command"][3].startswith(folder["keys-secret"])
+        serving = documents()["ConfigMap"]["data"]["serving.py"]
+        assert copies["command"][4] in serving
 
 
 def test_the_application_is_where_serve_looks_for_it():

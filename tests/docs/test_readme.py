@@ -15,7 +15,9 @@ READMES = ["README.md", "README.zh-CN.md"]
 def maker():
     spec = importlib.util.spec_from_file_location("table", REPOSITORY / "benchmarks" / "table.py")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.syspath_prepend(str(REPOSITORY / "benchmarks"))
+        spec.loader.exec_module(module)
     return module
 
 
@@ -52,6 +54,21 @@ def test_links_and_commands_exist(name):
     for script in re.findall(r"(?<![\w/])(?:scripts|benchmarks)/[\w./-]*\w", text):
         if "*" not in script and "NAME" not in script:
             assert (REPOSITORY / script).exists(), f"{name} names {script}"
+
+
+def anchor(heading):
+    """Return what GitHub makes of a heading."""
+    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
+    return re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("folder", [".", "docs", "docs/design", "benchmarks", "examples"])
+def test_links_into_pages_lead_to_a_heading(folder):
+    for path in sorted((REPOSITORY / folder).glob("*.md")):
+        for target, name in re.findall(r"\]\(([^)#\s:]*)#([^)\s]+)\)", path.read_text(encoding="utf-8")):
+            page = path.parent / target if target else path
+            headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+            assert name in map(anchor, headings), f"{path.name} links to {target}#{name}"
 
 
 def test_the_commands_that_it_names_exist():

@@ -49,6 +49,8 @@ def answers(result):
 
 
 def python(*arguments, **options):
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a shell's background job; children inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     return subprocess.Popen(
         [sys.executable, *arguments],
         stdin=subprocess.PIPE,

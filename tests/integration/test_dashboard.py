@@ -260,6 +260,20 @@ def test_a_node_says_what_it_uses(client):
     (node,) = read(client, "dashboard/api/nodes")["nodes"]
     assert (node["name"], node["device"], node["requests"] > 0) == ("here", "cpu", True)
     assert 0 < node["memory_bytes"] < node["total_memory_bytes"]
+    held = {tier["title"]: tier["held_bytes"] for tier in node["tiers"]}
+    assert {"prefixes in memory", "answers in memory"} <= set(held)
+    assert 0 < held["prefixes in memory"] <= node["held_bytes"]
+    assert node["hit_rates"]["hit-exact"] > 0
+
+
+def test_a_nodes_memory_counts_what_is_in_memory_only(observer, pipeline, client, monkeypatch):
+    class Full:
+        kind, max_bytes, held_blocks, held_bytes = "redis", 10**15, 1, 10**12
+
+    monkeypatch.setattr(type(pipeline.engine), "lower_tiers", (Full(),))
+    (node,) = Dashboard(observer, pipeline).own_nodes()
+    assert {"title": "prefixes on redis", "held_bytes": 10**12} in node["tiers"]
+    assert node["held_bytes"] < 10**12
 
 
 def test_without_leave_no_text_is_kept_or_shown(pipeline):

@@ -15,8 +15,9 @@ from click.testing import CliRunner
 from axolotl_cache.cli import mask as command
 from axolotl_cache.cli import mask_sheet
 from axolotl_cache.cli.main import main
-from axolotl_cache.cli.mask_picture import LEAST_WIDTH, draw, to_svg
+from axolotl_cache.cli.mask_picture import LEAST_WIDTH, draw
 from axolotl_cache.cli.mask_sheet import Masks, draw_on_terminal
+from axolotl_cache.cli.picture import to_svg
 from axolotl_cache.engine import places
 from axolotl_cache.prefix.packing import apart, pack
 

@@ -401,8 +401,12 @@ def test_the_share_of_memory_is_for_reuse_and_running_requests_together(loaded, 
     made = assembly.open_pipeline(settings, loaded, lines.append, response=None, use_prefix_cache=True)
     share = int(assembly.total_memory_bytes(loaded.device) * 0.1)
     cached, running = made.engine._cache._max_bytes, made.engine.running_max_bytes
-    answers = share // 32  # kept for the response cache
+    answers = share // 32 + share // 64  # kept for the response cache; and for what sessions are about
     assert cached + running + answers == share
+    bounds = made.engine._budget.bounds()
+    assert set(bounds) == {"prefix cache", "sessions"}
+    assert sum(bounds.values()) == cached
+    assert made.session.sessions.max_bytes == share // 128
     assert cached == (10**6 if cached_share is None else int(share * cached_share))
     assert any("max_memory_usage" in line for line in lines) is (cached_share is not None)
     made.close()

@@ -34,11 +34,16 @@ def eventually(condition: Callable[[], object], seconds: float = 20.0) -> None:
 
 
 def tier(
-    url: str, name: str, layout: KVLayout = LAYOUT, block: int = BLOCK, key: bytes | None = None
+    url: str,
+    name: str,
+    layout: KVLayout = LAYOUT,
+    block: int = BLOCK,
+    key: bytes | None = None,
+    report: Callable[[str], None] = lambda line: None,
 ) -> LowerTier:
     kind = f"kv-{layout_digest(layout, block)}-{name}"
     store = SharedTier(url).blocks(kind, 100, encryption_key=key)
-    return LowerTier(store, layout=layout, block_size=block, ttl_seconds=600)
+    return LowerTier(store, layout=layout, block_size=block, ttl_seconds=600, report=report)
 
 
 def block_of(number: int) -> tuple[torch.Tensor, ...]:
@@ -112,3 +117,49 @@ def test_a_server_that_dies_is_a_miss_and_keeps_no_engine_waiting(servers, tmp_p
         eventually(lambda: one.stats.failed_reads)
         assert one.load_seconds(1) == float("inf"), "it is left alone for a while"
         one.close(1)
+
+
+def stored(lower: LowerTier, numbers: range, namespace: str) -> list[str]:
+    """Offer a block for each number, each of a prompt of its own; give their keys."""
+    keys = [chain_keys(namespace, [number] * BLOCK, BLOCK)[0] for number in numbers]
+    for number, key in zip(numbers, keys, strict=True):
+        lower.offer(key, [number] * BLOCK, block_of(number), namespace=namespace)
+        assert lower.flush(20)
+    return keys
+
+
+def loaded(lower: LowerTier, key: str, number: int, namespace: str) -> bool:
+    """Load a block; give whether it came, and see that it is the one that was stored."""
+    fetch = lower.fetch([key], [[number] * BLOCK], namespace=namespace)
+    assert fetch.wait(20)
+    for found in fetch.blocks():
+        assert all(torch.equal(a, b) for a, b in zip(found, block_of(number), strict=True))
+    return bool(fetch.blocks())
+
+
+def test_a_full_server_takes_no_more_blocks_and_gives_those_it_has(servers, tmp_path: Path):
+    with servers.deployment("single", "--maxmemory", "4mb") as deployment:
+        lines: list[str] = []
+        one = tier(deployment.url, tmp_path.name, report=lines.append)
+        keys = stored(one, range(90), "n")
+        stats = one.stats
+        assert stats.failed_writes >= 1
+        assert 0 < stats.written_blocks < 90
+        assert [line for line in lines if "memory limit" in line], lines
+        assert loaded(one, keys[0], 0, "n")
+        assert not loaded(one, keys[-1], 89, "n")
+        one.close()
+
+
+def test_after_a_restart_without_data_blocks_are_missed_and_stored_again(servers, tmp_path: Path):
+    with servers.deployment("single") as deployment:
+        one = tier(deployment.url, tmp_path.name)
+        keys = stored(one, range(4), "n")
+        assert all(loaded(one, key, number, "n") for number, key in enumerate(keys))
+        deployment.nodes[0].kill()
+        deployment.nodes[0].start()
+        eventually(lambda: one.count(keys) == 0)
+        assert not any(loaded(one, key, number, "n") for number, key in enumerate(keys))
+        eventually(lambda: stored(one, range(4), "n") and one.stats.written_blocks == 8)
+        assert all(loaded(one, key, number, "n") for number, key in enumerate(keys))
+        one.close()

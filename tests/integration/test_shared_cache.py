@@ -234,6 +234,27 @@ def test_a_server_that_restarts_empty_has_the_entries_of_now_on(machine, servers
         two.close()
 
 
+@pytest.mark.parametrize("keeps_files", [False, True])
+def test_what_was_acknowledged_is_gone_after_a_restart_without_data(machine, servers, keeps_files):
+    files = ("--appendonly", "yes", "--appendfsync", "always") if keeps_files else ()
+    with servers.deployment("single", *files) as deployment:
+        one = machine(deployment.url)
+        one.set("k", "v")
+        assert one.shared.flush(10)
+        assert one.stats().shared.acknowledged == 1
+        deployment.nodes[0].kill()
+        soon(lambda: not one.shared.report().is_up)
+        deployment.nodes[0].start()
+        soon(lambda: one.shared.report().is_up)
+        assert one.get("k") == "v", "it has it itself"
+        two = machine(deployment.url)
+        assert two.get("k") == ("v" if keeps_files else None)
+        two.set("l", "w")
+        soon(lambda: one.get("l") == "w")
+        one.close()
+        two.close()
+
+
 def test_a_removal_while_a_machine_is_cut_off_reaches_it_when_it_is_back(machine, valkey, tmp_path):
     one = machine(valkey.url)
     two = machine(valkey.url, persistent=True, folder=tmp_path / "two")
@@ -257,6 +278,24 @@ def test_a_full_server_refuses_and_the_machine_goes_on(machine, servers):
         assert any("memory limit" in line for line in lines)
         assert cache.stats().shared.link.is_up, "it answers, and what it has is served"
         cache.close()
+
+
+@pytest.mark.parametrize("policy", ["volatile-lru", "allkeys-lru", "allkeys-random"])
+def test_a_full_server_that_evicts_serves_what_it_has_and_nothing_else(machine, servers, policy):
+    options = ("--maxmemory", "4mb", "--maxmemory-policy", policy)
+    with servers.deployment("single", *options) as deployment:
+        one, two = machine(deployment.url), machine(deployment.url)
+        for number in range(90):
+            one.set(str(number), f"{number} " * 20_000)
+            assert one.shared.flush(10)
+        assert deployment.nodes[0].client().info("stats")["evicted_keys"] > 0
+        assert all(one.get(str(number)) for number in range(90)), "the machine goes on"
+        found = {number: two.get(str(number)) for number in range(90)}
+        assert all(value in (None, f"{number} " * 20_000) for number, value in found.items())
+        assert None in found.values()
+        assert two.stats().shared.link.is_up
+        one.close()
+        two.close()
 
 
 def test_what_lost_its_index_to_eviction_is_not_served(valkey):

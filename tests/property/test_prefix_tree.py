@@ -136,10 +136,18 @@ class TreeMachine(RuleBasedStateMachine):
 
     @rule(to=st.integers(0, MAX_BLOCKS))
     def shrink(self, to):
-        before = self.tree.stats.leased_bytes
+        stats, most = self.tree.stats, self.tree.leased_share * to
+        leased, others = stats.leased_bytes, stats.held_bytes - stats.leased_bytes
         self.tree.shrink_to(to)
-        if self.tree.stats.leased_bytes < before:  # then nothing else could go
+        if stats.leased_bytes < leased and stats.leased_bytes + 1 <= most:
+            # The last that went was within their share: then nothing else could go.
             assert not any(self.tree._is_free(node) for node in self.tree._recency)
+        if stats.held_bytes - stats.leased_bytes < others and stats.leased_bytes > most:
+            assert not any(self.tree._is_free(node) for node in self.tree._leased)
+
+    @rule(share=st.sampled_from([0.0, 0.3, 0.5, 1.0]))
+    def split(self, share):
+        self.tree.leased_share = share
 
     @rule(to=st.integers(1, MAX_BLOCKS))
     def bound(self, to):

@@ -5,7 +5,7 @@ from random import Random
 import pytest
 
 from axolotl_cache.budget import Claim, Ghosts, MemoryBudget
-from axolotl_cache.prefix import PrefixTree
+from axolotl_cache.prefix import Lease, PrefixTree, TreeParts, make_ranking
 from axolotl_cache.stores.base import Record, entry_bytes
 from axolotl_cache.stores.memory import MemoryStore
 
@@ -170,3 +170,140 @@ def test_a_budget_needs_caches_that_begin_with_something():
 
 def test_the_sizes_in_these_tests_are_equal():
     assert entry_bytes("k10", Record(b"a" * 3700, "raw", 0.0)) == pytest.approx(4 * Page.nbytes, rel=0.05)
+
+
+# Sessions: a part of the prefix tree, with a bound of its own
+
+
+class Conversations:
+    """A real tree whose bound is split: what is leased beside what is not."""
+
+    def __init__(self, *, knows_sessions: bool = True) -> None:
+        ghosts, leased = Ghosts(), Ghosts()
+        self.tree = PrefixTree[Page](block_size=1, max_bytes=1, ghosts=ghosts, leased_ghosts=leased)
+        self.parts = TreeParts(self.tree, ghosts, leased, self.resize)
+        self.knows_sessions = knows_sessions
+        self.leases: dict[int, Lease] = {}
+
+    def resize(self, max_bytes: int) -> int:
+        if not self.knows_sessions:  # as if leases went last, whatever they are good for
+            self.tree.leased_share = 1.0
+        self.tree.shrink_to(max_bytes)
+        self.tree.max_bytes = max(max_bytes, self.tree.stats.held_bytes)
+        return self.tree.max_bytes
+
+    def ask(self, tokens, session=None) -> int:
+        """Compute a prompt; return how many of its blocks had to be."""
+        lease = None if session is None else self.leases.setdefault(session, Lease())
+        match = self.tree.match([*tokens, 9], namespace="n")
+        self.tree.insert(tokens, lambda index: Page(), Page.nbytes, namespace="n", lease=lease)
+        self.tree.release(match)
+        return len(tokens) - match.tokens
+
+    def claims(self, each: int, most: int | None = None) -> list[Claim]:
+        return [
+            Claim("kv", self.parts.others, each, most_bytes=most, within="kv"),
+            Claim("sessions", self.parts.sessions, each, most_bytes=most, within="kv"),
+        ]
+
+
+def dead_sessions(tree: Conversations, budget: MemoryBudget, rounds: int = 120) -> int:
+    """Sessions of one turn, none of which comes back, beside prompts that do; blocks computed of these."""
+    rnd, computed, new = Random(5), 0, 0
+    for done in range(rounds):
+        for _ in range(20):
+            new += 1
+            tree.ask([1_000_000 + 4 * new + n for n in range(4)], session=new)
+            number = rnd.randrange(40)
+            again = tree.ask([number, 1, 2, 3])
+            computed += again if done >= rounds // 2 else 0
+        budget.look()
+        tree.tree.check_invariants()
+        assert tree.tree.stats.held_bytes <= budget.max_bytes
+    return computed
+
+
+def test_sessions_that_never_come_back_give_way_to_what_does():
+    tree = Conversations()
+    budget = MemoryBudget(tree.claims(100 * Page.nbytes))
+    asked = 120 // 2 * 20 * 4
+    computed = dead_sessions(tree, budget)
+    assert computed < 0.2 * asked
+    assert budget.bounds()["kv"] > 1.5 * budget.bounds()["sessions"]
+
+
+def test_control_leases_that_always_go_last_starve_everybody_else():
+    tree = Conversations(knows_sessions=False)
+    computed = dead_sessions(tree, MemoryBudget(tree.claims(100 * Page.nbytes)))
+    assert computed > 0.8 * 120 // 2 * 20 * 4
+
+
+def test_sessions_that_come_back_get_what_prompts_asked_once_hold():
+    tree = Conversations()
+    budget = MemoryBudget(tree.claims(100 * Page.nbytes))
+    rnd, computed, asked = Random(6), 0, 0
+    for done in range(150):
+        for _ in range(20):
+            session = rnd.randrange(40)
+            found = tree.ask([7_000 + session, 1, 2, 3], session=session)
+            if done >= 100:
+                computed, asked = computed + found, asked + 4
+            tree.ask([1_000_000 + 4 * rnd.randrange(10**6) + n for n in range(4)])
+        budget.look()
+    assert computed < 0.1 * asked
+    assert budget.bounds()["sessions"] > 1.5 * budget.bounds()["kv"]
+    assert sum(budget.bounds().values()) <= budget.max_bytes
+
+
+def test_what_sessions_do_not_use_is_everybodys():
+    tree = Conversations()
+    budget = MemoryBudget(tree.claims(100 * Page.nbytes))
+    for number in range(50):
+        tree.ask([number, 1, 2, 3])
+    assert tree.tree.stats.held_bytes == budget.max_bytes == 200 * Page.nbytes
+    for session in range(25):
+        tree.ask([5_000 + session, 1, 2, 3], session=session)
+    assert tree.tree.stats.leased_bytes == 100 * Page.nbytes
+    for session in range(99, 105):
+        tree.ask([6_000 + session, 1, 2, 3], session=session)
+    assert tree.tree.stats.leased_bytes <= 104 * Page.nbytes, "from here on sessions take from sessions"
+    assert tree.ask([6_104, 1, 2, 3], session=104) == 0
+    assert tree.ask([5_000, 1, 2, 3], session=0) == 4, "the one idle longest went"
+
+
+def test_keys_and_values_stay_below_their_bound_together_and_answers_give_and_take():
+    tree, answers = Conversations(), Answers(seconds=0.001)
+    total = 200 * Page.nbytes
+    claims = [*tree.claims(total // 2, most=total), Claim("answers", answers, total // 4)]
+    budget = MemoryBudget(claims)
+    rnd = Random(7)
+    for _ in range(100):
+        for _ in range(20):
+            tree.ask([rnd.randrange(300), 1, 2, 3])
+            session = rnd.randrange(300)
+            tree.ask([7_000 + session, 1, 2, 3], session=session)
+            answers.ask(rnd.randrange(300))
+            assert tree.tree.stats.held_bytes + answers.held_bytes <= budget.max_bytes
+        budget.look()
+        bounds = budget.bounds()
+        assert bounds["kv"] + bounds["sessions"] <= total
+        assert sum(bounds.values()) <= budget.max_bytes
+    assert tree.tree.max_bytes == bounds["kv"] + bounds["sessions"]
+
+
+def test_a_policy_says_which_session_goes_first():
+    """One that came back often outlives one of a single turn that was used after it; not with `lru`."""
+    left = {}
+    for policy in ("lru", "lfu"):
+        tree = PrefixTree[Page](block_size=1, max_bytes=8 * Page.nbytes, ranking=make_ranking(policy))
+        tree.leased_share = 0.5
+        often, once = Lease(), Lease()
+        for _ in range(9):
+            tree.release(tree.match([1, 2, 3, 4, 9], namespace="n"))
+            tree.insert([1, 2, 3, 4], lambda index: Page(), Page.nbytes, namespace="n", lease=often)
+        tree.release(tree.match([5, 6, 7, 8, 9], namespace="n"))
+        tree.insert([5, 6, 7, 8], lambda index: Page(), Page.nbytes, namespace="n", lease=once)
+        tree.shrink_to(4 * Page.nbytes)
+        tree.check_invariants()
+        left[policy] = tree.peek([1, 2, 3, 4, 9], namespace="n"), tree.peek([5, 6, 7, 8, 9], namespace="n")
+    assert left == {"lru": (0, 4), "lfu": (4, 0)}

@@ -438,15 +438,7 @@ def test_prices_are_as_exact_as_they_are_written(load):
     assert prices.currency == "USD"
 
 
-# What is not in this release
-
-
-def test_what_is_not_built_yet_is_refused_and_not_ignored(problem, monkeypatch):
-    not_yet = {("inference_settings", "cache_policy"): ("lru",)}
-    monkeypatch.setattr("axolotl_cache.config.load.NOT_YET", not_yet)
-    found = problem("inference_settings: {cache_policy: lfu}")
-    assert found.key == "inference_settings.cache_policy"
-    assert "not in this release yet" in found.message
+# What is built
 
 
 @pytest.mark.parametrize(

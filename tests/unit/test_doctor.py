@@ -8,9 +8,9 @@ import pytest
 from click.testing import CliRunner
 
 from axolotl_cache.cli.main import main
+from axolotl_cache.language.volatile import kinds_in, masked
 from axolotl_cache.profiling.doctor.examine import examine
 from axolotl_cache.profiling.doctor.server import ServerError, examine_server
-from axolotl_cache.profiling.masks import kinds_in, masked
 from axolotl_cache.profiling.reading import Reading, read_logs
 from axolotl_cache.profiling.record import Record
 
@@ -158,6 +158,74 @@ def test_one_request_is_explained(run, planted, tmp_path):
     refused = run(log, "--request", 9)
     assert refused.exit_code == 2
     assert "the log has 4" in refused.stderr
+
+
+SYSTEM = "You answer in one sentence. " * 20
+
+
+def write(path, *lines):
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def said(system, question, **more):
+    messages = [{"role": "system", "content": system}, {"role": "user", "content": question}]
+    return {"messages": messages, **more}
+
+
+def test_where_two_requests_part_is_told_by_message_and_token(run, tmp_path):
+    log = write(tmp_path / "l", said(SYSTEM, "Where is it?"), said(SYSTEM, "Where was it?"), said("A", "B"))
+    found = json.loads(run(log, "--request", 2, "--json").stdout)
+    assert (found["part"], found["part_characters"]) == ("message 2, of the user", 6)
+    about = len(SYSTEM) / 4
+    assert about < found["first_difference_tokens"] < about + 12
+    assert found["tokens_are"] == "estimated"
+    assert "in message 2, of the user at character 6" in run(log, "--request", 2).stdout
+    assert "no request before it" in run(log, "--request", 3).stdout
+
+
+def test_an_answer_is_part_of_what_the_next_turn_goes_on_from(run, tmp_path):
+    first = said(SYSTEM, "Where is it?")
+    answered = {
+        "response": {"choices": [{"message": {"role": "assistant", "content": "It is on its way. " * 9}}]}
+    }
+    then = said(SYSTEM, "Where is it?")
+    answer = {"role": "assistant", "content": "It is on its way. " * 9}
+    then["messages"] += [answer, {"role": "user", "content": "And now?"}]
+    log = write(tmp_path / "l", first | answered, then)
+    found = json.loads(run(log, "--request", 2, "--json").stdout)
+    assert (found["part"], found["there"]) == ("message 3, of the assistant", "")
+    assert found["shared_characters"] > len(SYSTEM) + len(answer["content"])
+
+
+@pytest.mark.model
+def test_the_first_token_that_differs_is_the_models_own(run, tmp_path, smollm2_folder):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(smollm2_folder)
+    lines = [said(SYSTEM, "Where is it?"), said(SYSTEM, "Where was it?")]
+    log = write(tmp_path / "l", *lines)
+    ids = [
+        tokenizer.apply_chat_template(line["messages"], add_generation_prompt=True)["input_ids"]
+        for line in lines
+    ]
+    found = json.loads(run(log, "--request", 2, "--tokenizer", smollm2_folder, "--json").stdout)
+    at = found["first_difference_tokens"]
+    assert ids[0][:at] == ids[1][:at]
+    assert ids[0][at] != ids[1][at]
+    assert (found["token_here"], found["token_there"]) == (" was", " is")
+    assert (found["tokens_are"], found["prompt_tokens"]) == ("counted", len(ids[1]))
+    assert found["shared_tokens"] == at // 32 * 32
+
+
+def test_of_hashes_the_block_is_told(run, tmp_path):
+    both = [[1, 2, n, n] for n in (3, 4)]
+    lines = [{"timestamp": 1, "input_length": 2_000, "output_length": 1, "hash_ids": ids} for ids in both]
+    log = write(tmp_path / "l", *lines)
+    told = run(log, "--request", 2).stdout
+    assert "they part in the block that begins at token 1,024: the log has hashes" in told
+    again = write(tmp_path / "m", lines[0], lines[0])
+    assert "they part" not in run(again, "--request", 2).stdout
 
 
 OVERVIEW = {

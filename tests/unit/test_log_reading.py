@@ -6,6 +6,8 @@ import json
 import pytest
 
 from axolotl_cache.profiling.reading import LogError, Reading, read_logs
+from axolotl_cache.prompts_file import from_file
+from axolotl_cache.request import Request
 
 OURS = {
     "v": 1,
@@ -165,6 +167,42 @@ def test_documents_conversations_and_bare_questions(tmp_path):
     assert {record.session for record in records} == {"3"}
     records, _ = read(tmp_path, json.dumps([CHAT, CHAT], indent=1))
     assert len(records) == 2
+
+
+PROMPTS = [
+    {"user": "Where is order 7?", "system": "Be brief.", "session": "s", "tenant": "t", "principal": "ann"},
+    {"user": "And now?", "entities": ["order 7"], "tools": [{"name": "f"}], "ttl": "2h", "adapter": "own"},
+    {"messages": [{"role": "user", "content": "Hi"}], "tenant": "t", "principal": "ann", "session": "s"},
+    {"prompt": "<|im_start|>user"},
+    "Only a text",
+]
+
+
+def test_a_file_of_prompts_is_read_as_the_commands_that_answer_it_do(tmp_path):
+    records, reading = read(tmp_path, *(json.dumps(line) for line in PROMPTS))
+    answered = [named.request for named in from_file(tmp_path / "log", Request(), None)]
+    assert reading.damaged == 0
+    for record, request in zip(records, answered, strict=True):
+        assert record.messages == tuple((m.role, m.content) for m in request.messages)
+        assert (record.prompt, record.session) == (request.prompt, request.session)
+        assert (record.tenant, record.principal) == (request.tenant, request.principal)
+    assert records[0].system == "Be brief."
+    assert (records[1].entities, records[1].model, records[1].ttl_seconds) == (("order 7",), "own", 7200.0)
+    assert [json.loads(tool) for tool in records[1].tools] == [{"name": "f"}]
+    assert reading.formats["prompts file"] == 2
+
+
+def test_a_line_of_a_prompts_file_that_means_nothing_is_damaged(tmp_path):
+    lines = [{"user": "Hello"}, {"user": "Hello", "ttl": "soon"}, {"user": 5}]
+    records, reading = read(tmp_path, *map(json.dumps, lines))
+    assert len(records) == 1
+    assert reading.damaged == 2
+    assert "`ttl`" in reading.examples[0]
+
+
+def test_who_asks_is_no_question_where_there_is_one(tmp_path):
+    (record,), _ = read(tmp_path, json.dumps({"user": "bob", "question": "Where is my order?"}))
+    assert record.question == "Where is my order?"
 
 
 def test_damaged_lines_are_counted_and_shown(tmp_path):

@@ -77,6 +77,91 @@ def test_the_size_of_keys_and_values_is_that_of_the_model(log, tmp_path):
     assert "max_cache_size" in found["advice"]["yaml"]
 
 
+def asked(*texts, **more):
+    roles = ("user", "assistant")
+    messages = [{"role": roles[n % 2], "content": text} for n, text in enumerate(texts)]
+    return {"messages": [{"role": "system", "content": SYSTEM}, *messages], **more}
+
+
+def sessions_of(path, lines):
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return json.loads(run(path, "--json"))["profile"]["sessions"]
+
+
+def test_questions_behind_one_system_prompt_are_no_conversation(tmp_path):
+    """However often they are the same, and though their whole blocks are."""
+    rng = Random(1)
+    questions = [f"Where is order {n}?" for n in range(9)]
+    lines = [asked(rng.choice(questions)) for _ in range(200)]
+    assert sessions_of(tmp_path / "messages", lines)["sessions"] == 0
+    rendered = [{"prompt": f"{SYSTEM}\nQ: {rng.choice(questions)}\nA:"} for _ in range(200)]
+    assert sessions_of(tmp_path / "prompts", rendered)["sessions"] <= 1
+
+
+def test_control_conversations_are_recognised_without_names(tmp_path):
+    lines, hashes = [], []
+    for number in range(30):
+        said = []
+        for turn in range(4):
+            said += [f"Question {turn} of {number}: what about it? " * 9]
+            lines.append(asked(*said))
+            blocks = [0, *range(100 * number + 1, 100 * number + 3 + 2 * turn)]
+            size = 512 * len(blocks)
+            hashes.append({"timestamp": 1, "input_length": size, "output_length": 400, "hash_ids": blocks})
+            said += [f"It is so: {turn} of {number}. " * 9]
+    prompts = [{"prompt": "\n".join(m["content"] for m in line["messages"])} for line in lines]
+    for name, log in (("messages", lines), ("prompts", prompts), ("hashes", hashes)):
+        found = sessions_of(tmp_path / name, log)
+        assert (found["sessions"], found["longest_turns"], found["are_named"]) == (30, 4, False), name
+
+
+def test_the_policy_is_the_one_that_both_tiers_gain_by(tmp_path):
+    """Prompts asked once push out those that come back: what the prefix cache loses by lru counts."""
+    rng, lines = Random(3), []
+    for number in range(1_500):
+        ids = [rng.randrange(60)] if number % 2 else [1_000 + number]
+        blocks = [10_000 * (ids[0] + 1) + n for n in range(6)]
+        lines.append(
+            {"timestamp": number * 1_000, "input_length": 3_200, "output_length": 9, "hash_ids": blocks}
+        )
+    path = tmp_path / "hashes"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = json.loads(run(path, "--json"))
+    (chosen,) = [each for each in found["advice"]["settings"] if each["key"] == "cache_policy"]
+    assert chosen["value"] in {"adaptive", "lfu"}
+    assert "points of all tokens more than lru finds" in chosen["why"]
+
+
+def test_what_a_log_of_lengths_does_not_say_is_not_claimed(tmp_path):
+    path = tmp_path / "lengths.csv"
+    rows = [f"2023-11-16 18:15:{n:02d}.000000,374,44" for n in range(50)]
+    path.write_text("\n".join(["TIMESTAMP,ContextTokens,GeneratedTokens", *rows]) + "\n")
+    told = run(path)
+    assert "what repeats is not known" in told
+    assert "few prompts repeat" not in told
+
+
+def test_a_date_at_the_top_does_not_turn_the_prefix_cache_off(tmp_path):
+    path = tmp_path / "dated"
+    lines = [asked(f"Question {n}?") for n in range(50)]
+    for number, line in enumerate(lines):
+        line["messages"][0]["content"] = f"It is 2026-01-01 08:{number:02d}. {SYSTEM}"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    told = run(path)
+    (line,) = [line for line in told.splitlines() if "enable_prefix_cache" in line]
+    assert "true" in line
+    assert "once what changes early is moved" in line
+    page = tmp_path / "report.html"
+    run(path, "--html", page)
+    text = page.read_text()
+    assert text.index("What changes early</h2>") < text.index("Hit rates</h2>")
+    lines = [asked(f"{n} " + "".join(Random(n).choices("abcdefgh ", k=2_000))) for n in range(50)]
+    for line in lines:
+        del line["messages"][0]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert "enable_prefix_cache: false" in run(path), "control: nothing repeats, and nothing to move"
+
+
 def test_the_page_stands_alone_and_shows_what_the_log_says_as_text(log, tmp_path):
     page = tmp_path / "report.html"
     evil = {"messages": [{"role": "user", "content": "<script>alert(1)</script>"}]}

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from axolotl_cache.cli.prompts import from_file
 from axolotl_cache.errors import ConfigError
+from axolotl_cache.prompts_file import from_file
 from axolotl_cache.request import CacheControl, Request
 
 ASKED = Request(cache_control=CacheControl(sampled=True, truncated=True))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from axolotl_cache.errors import ConfigError
 from axolotl_cache.ray_serve.calls import carried
 from axolotl_cache.ray_serve.choice import LOAD_FACTOR, Candidate, rank
+from axolotl_cache.ray_serve.failure import reason_in
 from axolotl_cache.ray_serve.holdings import Holdings, read_told
 from axolotl_cache.ray_serve.knowledge import Knowledge
 from axolotl_cache.ray_serve.spec import Scaling, plain, scaling_of
@@ -208,3 +209,17 @@ def test_replicas_as_flags_say():
 def test_replicas_that_make_no_sense_are_refused(wrong):
     with pytest.raises(ConfigError, match="replicas"):
         scaling_of(wrong, cpus=1, gpus=0)
+
+
+def test_of_a_deployment_that_failed_the_last_error_is_told():
+    told = (
+        "The deployment failed to start 3 times in a row. Error:\n\x1b[36mray::ServeReplica()\x1b[39m\n"
+        "Traceback (most recent call last):\n  File ..., in load\nOSError: no such folder\n\n"
+        "The above exception was the direct cause of the following exception:\n\n"
+        "Traceback (most recent call last):\n  File ..., in __init__\n"
+    )
+    assert reason_in(told) == "OSError: no such folder"
+    assert reason_in(told + "axolotl_cache.errors.ConfigError: 1 mistake:\n  c.yaml:3: wrong\n") == (
+        "1 mistake:\n  c.yaml:3: wrong"
+    )
+    assert reason_in("no replica fits on any node") == "no replica fits on any node"

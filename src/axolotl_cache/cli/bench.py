@@ -13,12 +13,12 @@ import click
 from tqdm import tqdm
 
 from axolotl_cache.cli.flags import cache_options
-from axolotl_cache.cli.inference import cache_truncated_option, choose_sampling, sampling_options
-from axolotl_cache.cli.prompts import Named, fit, from_file, from_text
+from axolotl_cache.cli.opening import open_model
+from axolotl_cache.cli.sampling import cache_truncated_option, choose_sampling, sampling_options
 from axolotl_cache.cli.settings import load_for_model
-from axolotl_cache.cli.terminal import say, steps_bar
 from axolotl_cache.config import Flag
 from axolotl_cache.errors import ConfigError, Problem, RequestError
+from axolotl_cache.prompts_file import Named, fit, from_file, from_text
 from axolotl_cache.request import CacheControl, Request
 
 if TYPE_CHECKING:
@@ -75,21 +75,9 @@ def bench(
     if named == []:
         raise RequestError(f"{workload} holds no requests")
 
-    from axolotl_cache.assembly import load, open_pipeline, open_response_cache
     from axolotl_cache.measure import compare, figures, table
 
-    loaded = load(settings, say)
-    response = open_response_cache(settings, persistent=False)
-    with steps_bar("computing system prompts") as progress:
-        pipeline = open_pipeline(
-            settings,
-            loaded,
-            say,
-            response=response,
-            use_prefix_cache=settings.model.enable_prefix_cache,
-            persistent=False,
-            progress=progress,
-        )
+    pipeline, loaded = open_model(settings, stored_answers=False, persistent=False)
     if named is None:
         named = [Named("", from_text(SAMPLE_QUESTIONS[i], asked, chosen)) for i in SAMPLE_ORDER]
     # Greedy unless asked otherwise: only then can the answers of the two sides be compared.

@@ -7,7 +7,8 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from axolotl_cache.cli.terminal import say, steps_bar
+from axolotl_cache.cli.opening import open_model
+from axolotl_cache.cli.terminal import steps_bar
 from axolotl_cache.config import Settings
 from axolotl_cache.errors import NotCached, RequestError
 from axolotl_cache.profiling.doctor.finding import Cause, Finding, Symptom
@@ -58,20 +59,7 @@ def check_answers(settings: Settings, records: Iterable[Record], wanted: int) ->
         records: of a log.
         wanted: how many stored answers to compare at the most.
     """
-    from axolotl_cache.assembly import load, open_pipeline, open_response_cache
-
-    loaded = load(settings, say)
-    response = open_response_cache(settings)
-    with steps_bar("computing system prompts") as progress:
-        pipeline = open_pipeline(
-            settings,
-            loaded,
-            say,
-            response=response,
-            use_prefix_cache=settings.model.enable_prefix_cache,
-            persistent=False,
-            progress=progress,
-        )
+    pipeline, _ = open_model(settings, persistent=False)
     compared, different = 0, []
     with closing(pipeline), steps_bar("asking the model again") as progress:
         for request in islice(_requests(records), wanted * _LOOKED_FOR):

@@ -14,7 +14,6 @@ from pydantic import BaseModel
 from axolotl_cache.cli.flags import cache_options
 from axolotl_cache.cli.settings import load_for_model
 from axolotl_cache.config import (
-    NO_EFFECT_YET,
     Flag,
     Settings,
     Source,
@@ -114,8 +113,6 @@ def lines(settings: Settings) -> Iterator[Line]:
 
 
 def _no_effect(name: str, settings: Settings) -> str:
-    if name in NO_EFFECT_YET:
-        return "in this release"
     is_for_semantic = name == "session_management.similarity_threshold"
     return "without semantic_matching" if is_for_semantic and not settings.inference.semantic_matching else ""
 

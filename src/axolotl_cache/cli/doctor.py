@@ -13,6 +13,7 @@ import click
 from axolotl_cache.cli.errors import CleanCommand
 from axolotl_cache.cli.profile import bytes_bar
 from axolotl_cache.cli.settings import load_for_model
+from axolotl_cache.cli.tokenizing import tokenizer_of
 from axolotl_cache.config import Settings
 from axolotl_cache.errors import ConfigError, Problem
 from axolotl_cache.profiling.doctor.examine import Examination, Examiner
@@ -33,6 +34,13 @@ FOUND: Final = 1
     metavar="YOUR_CONFIG.YAML",
     help="What is in force: entry_timeout and max_cache_entries.",
 )
+@click.option(
+    "--tokenizer",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="FOLDER",
+    help="With --request: name the first token that differs, by the tokenizer in there. Default: that of "
+    "--config.",
+)
 @click.option("--request", type=click.IntRange(1), metavar="N", help="Explain the N-th request of the log.")
 @click.option(
     "--check",
@@ -46,6 +54,7 @@ FOUND: Final = 1
 def doctor(
     logs: tuple[str, ...],
     yaml_file: Path | None,
+    tokenizer: Path | None,
     request: int | None,
     check: int | None,
     api_key: str | None,
@@ -68,7 +77,8 @@ def doctor(
     if request is not None:
         if "-" in logs:
             raise _refused("--request reads the log twice: give a file, not standard input")
-        found = explain(lambda: read_logs(paths, Reading()), request)
+        tokens = tokenizer_of(settings, tokenizer)
+        found = explain(lambda: read_logs(paths, Reading()), request, tokenizer=tokens)
         click.echo(json.dumps(asdict(found), ensure_ascii=False) if as_json else "\n".join(lines_of(found)))
         return
     if urls:

@@ -13,14 +13,15 @@ import click
 
 from axolotl_cache.cli.errors import CleanCommand
 from axolotl_cache.cli.mask_picture import LEAST_WIDTH as LEAST_PICTURE_WIDTH
-from axolotl_cache.cli.mask_picture import draw, to_png, to_svg
+from axolotl_cache.cli.mask_picture import draw
 from axolotl_cache.cli.mask_sheet import Masks, draw_on_terminal
-from axolotl_cache.cli.prompts import Named, fit, from_file, from_text
+from axolotl_cache.cli.picture import to_png, to_svg
 from axolotl_cache.cli.settings import load_for_model
 from axolotl_cache.cli.terminal import say
 from axolotl_cache.errors import ConfigError, Problem, RequestError
 from axolotl_cache.namespace import BLOCK_SIZE_TOKENS
 from axolotl_cache.prefix.packing import Packing, apart, pack
+from axolotl_cache.prompts_file import Named, fit, from_file, from_text
 from axolotl_cache.request import Request
 
 if TYPE_CHECKING:

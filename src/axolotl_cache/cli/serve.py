@@ -13,8 +13,9 @@ from typing import Any, Final
 import click
 
 from axolotl_cache.cli.flags import cache_options
-from axolotl_cache.cli.inference import adapter_folders, cache_truncated_option
+from axolotl_cache.cli.inference import adapter_folders
 from axolotl_cache.cli.keys import default_keys_file, keys_file_option
+from axolotl_cache.cli.sampling import cache_truncated_option
 from axolotl_cache.cli.settings import load_for_model
 from axolotl_cache.cli.terminal import say, steps_bar
 from axolotl_cache.config import Flag, parse_size

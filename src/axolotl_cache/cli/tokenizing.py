@@ -3,19 +3,47 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from axolotl_cache.cli.terminal import say
 from axolotl_cache.config import Settings
 from axolotl_cache.errors import ConfigError, ModelLoadError, Problem, RequestError
-from axolotl_cache.profiling.blocks import Tokenize
 from axolotl_cache.profiling.record import Record
 from axolotl_cache.request import Message, Request
 
+if TYPE_CHECKING:
+    from axolotl_cache.engine.prompt import PromptRenderer
 
-def tokenizer_of(settings: Settings | None, folder: Path | None) -> Tokenize | None:
+
+class ModelTokens:
+    """Cuts the prompts of a log into the tokens of one model.
+
+    Args:
+        renderer: its template and tokenizer.
+    """
+
+    def __init__(self, renderer: PromptRenderer) -> None:
+        self._renderer = renderer
+
+    def __call__(self, record: Record) -> list[int]:
+        """Return the token ids of a record's prompt."""
+        renderer = self._renderer
+        messages = tuple(Message(role, text) for role, text in record.messages)
+        tools = tuple(tool for tool in map(json.loads, record.tools) if isinstance(tool, Mapping))
+        request = Request(messages=messages, prompt=None if messages else record.prompt, tools=tools)
+        try:
+            return renderer.tokens(renderer.text(request), is_plain=request.prompt is not None)
+        except RequestError:  # what this template refuses is counted as it stands
+            return renderer.tokens(record.text(), is_plain=False)
+
+    def show(self, tokens: Sequence[int]) -> str:
+        """Return the text of tokens."""
+        return self._renderer.show(tokens)
+
+
+def tokenizer_of(settings: Settings | None, folder: Path | None) -> ModelTokens | None:
     """Return what counts tokens: by a folder that is named, else by the model of the configuration.
 
     None is that there is neither, or that the model of the configuration is not on this machine, which is
@@ -41,14 +69,4 @@ def tokenizer_of(settings: Settings | None, folder: Path | None) -> Tokenize | N
             raise ConfigError([problem]) from error
         say(f"warning: tokens are estimated, as the model's tokenizer can't be had: {error}")
         return None
-
-    def tokenize(record: Record) -> list[int]:
-        messages = tuple(Message(role, text) for role, text in record.messages)
-        tools = tuple(tool for tool in map(json.loads, record.tools) if isinstance(tool, Mapping))
-        request = Request(messages=messages, prompt=None if messages else record.prompt, tools=tools)
-        try:
-            return renderer.tokens(renderer.text(request), is_plain=request.prompt is not None)
-        except RequestError:  # what this template refuses is counted as it stands
-            return renderer.tokens(record.text(), is_plain=False)
-
-    return tokenize
+    return ModelTokens(renderer)

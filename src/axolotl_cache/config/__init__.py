@@ -7,7 +7,6 @@ from axolotl_cache.config.load import load_settings
 from axolotl_cache.config.secrets import mask_connection, shown
 from axolotl_cache.config.settings import (
     BLOCKS,
-    NO_EFFECT_YET,
     ClusterSettings,
     InferenceSettings,
     ModelSettings,
@@ -22,7 +21,6 @@ from axolotl_cache.config.units import format_duration, format_size, parse_durat
 
 __all__ = [
     "BLOCKS",
-    "NO_EFFECT_YET",
     "ClusterSettings",
     "Flag",
     "InferenceSettings",

@@ -18,7 +18,6 @@ from axolotl_cache.config.secrets import shown
 from axolotl_cache.config.settings import (
     BLOCKS,
     HOME_OF,
-    NOT_YET,
     CacheBlocks,
     ModelPrices,
     ModelSettings,
@@ -70,7 +69,6 @@ def load_settings(
 
     blocks, errors = _validated(layer, path.parent)
     findings += [_finding(details, document, layer, overrides.valid_keys) for details in errors]
-    findings += _not_yet(layer, refused={details["loc"][:2] for details in errors})
     findings += _without_cluster(layer)
     for lower in (file, environment):  # what another source overrules must be right all the same
         overruled = {place: written for place, written in lower.items() if layer[place] is not written}
@@ -158,26 +156,6 @@ def _home(place: Location) -> type[BaseModel]:
     if place[1] == "prices":
         return Prices if len(place) == 3 else ModelPrices
     return TtlRules if len(place) == 3 else TtlRule
-
-
-def _not_yet(layer: Layer, refused: Collection[Location]) -> Iterator[Finding]:
-    """Yield what is right by the contract and not in this release."""
-    raw = _nested(layer)
-    for name, available in NOT_YET.items():
-        value: Any = raw
-        for part in name:
-            value = value.get(part) if isinstance(value, dict) else None
-        if value is None or value in available or name in refused:
-            continue
-        source = next(written.source for place, written in layer.items() if place[: len(name)] == name)
-        instead = " or ".join(shown(choice) for choice in available if choice != {})
-        what = "" if isinstance(value, dict) else f"{shown(value)} "
-        message = (
-            f"{what}is not in this release yet; "
-            + (f"write {instead}, or " if instead else "")
-            + "leave it out"
-        )
-        yield Finding(source, ".".join(name), message)
 
 
 def _without_cluster(layer: Layer) -> Iterator[Finding]:

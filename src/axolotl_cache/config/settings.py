@@ -211,12 +211,6 @@ HOME_OF: Final[Mapping[str, str]] = {
 }
 """The block that each key belongs to; "" is the top of the file. No key stands in two blocks."""
 
-NOT_YET: Final[Mapping[tuple[str, ...], tuple[Any, ...]]] = {}
-"""What is validated but not built yet, with the values that do work. A line goes when its feature comes."""
-
-NO_EFFECT_YET: Final[frozenset[str]] = frozenset()
-"""Keys that are accepted, so that a full YAML loads, and that nothing reads in this release."""
-
 
 @dataclass(frozen=True)
 class Settings:

@@ -11,6 +11,7 @@ import axolotl_cache
 from axolotl_cache.dashboard.overview import Overview
 from axolotl_cache.dashboard.request_page import in_list, request_page
 from axolotl_cache.observe import Observer, State
+from axolotl_cache.observe.state import RUNNING
 
 if TYPE_CHECKING:
     from axolotl_cache.pipeline import Pipeline
@@ -114,14 +115,20 @@ class Dashboard:
         return self._head() | {"nodes": self._others() or self.own_nodes()}
 
     def own_nodes(self) -> list[dict[str, Any]]:
-        """Return this machine's row, with the share of its requests that each tier served since the start."""
+        """Return this machine's row, with what each of its tiers holds, and served since the start."""
         with self.observer.reading():
             served = {name: tally.requests for name, tally in self.observer.series.totals().items()}
         requests = sum(served.values())
         rates = {
             name: count / requests for name, count in served.items() if name.startswith("hit-") and count
         }
-        return [asdict(node) | {"hit_rates": rates} for node in self.state().nodes]
+        state = self.state()
+        tiers = [
+            {"title": tier.title, "held_bytes": tier.held_bytes if tier.is_up else None}
+            for tier in state.tiers
+            if tier.name != RUNNING
+        ]
+        return [asdict(node) | {"hit_rates": rates, "tiers": tiers} for node in state.nodes]
 
     def state(self) -> State:
         """Return what there is, at most a second old."""

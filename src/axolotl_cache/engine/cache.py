@@ -27,6 +27,7 @@ from axolotl_cache.prefix import (
     PrefixMatch,
     PrefixStats,
     PrefixTree,
+    TreeParts,
     label,
     make_ranking,
     marks,
@@ -89,6 +90,8 @@ class KVCache:
         self._governor = governor
         self.ghosts = Ghosts()
         """Blocks that were evicted lately; remembers none until a budget wants it to."""
+        self.leased_ghosts = Ghosts()
+        """The same of blocks that sessions held."""
         self.tree: PrefixTree[Page] = PrefixTree(
             block_size=pool.block_size,
             max_bytes=max_bytes,
@@ -97,7 +100,10 @@ class KVCache:
             discard=lambda page: pool.release([page]),
             ranking=make_ranking(policy),
             ghosts=self.ghosts,
+            leased_ghosts=self.leased_ghosts,
         )
+        self.parts = TreeParts(self.tree, self.ghosts, self.leased_ghosts, self.resize)
+        """What sessions hold and what all others do, to share one bound with other caches."""
 
     @property
     def stats(self) -> PrefixStats:

@@ -39,7 +39,7 @@ from axolotl_cache.engine.stats import EngineStats
 from axolotl_cache.erasure import ErasureReport
 from axolotl_cache.errors import RequestError
 from axolotl_cache.namespace import BLOCK_SIZE_TOKENS
-from axolotl_cache.prefix import Fences, Lease, PolicyName, PrefixStats, Run, TreeTenants
+from axolotl_cache.prefix import Fences, Lease, PolicyName, PrefixStats, Run, TreeParts, TreeTenants
 from axolotl_cache.request import Sampling
 
 _DEFAULT_NEW_TOKENS: Final = 512
@@ -248,6 +248,11 @@ class Engine:
     def cache_tenant(self) -> Tenant | None:
         """The prefix cache, to share memory with others; None if it is off."""
         return self._cache
+
+    @property
+    def cache_parts(self) -> TreeParts | None:
+        """The prefix cache as two tenants, by what is leased and what is not; None if it is off."""
+        return self._cache.parts if self._cache else None
 
     @property
     def adjustments(self) -> Adjustments:
@@ -620,7 +625,8 @@ class Engine:
             if self._budget and self.stats.steps % _LOOK_STEPS == 0:
                 if self.stats.prefill_tokens:
                     token_seconds = self.stats.prefill_seconds / self.stats.prefill_tokens
-                    self._cache.ghosts.seconds_each = token_seconds * self.block_size
+                    for ghosts in (self._cache.ghosts, self._cache.leased_ghosts):
+                        ghosts.seconds_each = token_seconds * self.block_size
                 self._budget.look()
         self._scheduler.admit()
         ready = self._scheduler.ready()

@@ -39,6 +39,9 @@ class Tracker:
         self._turns = 0
         self._seen = 0
 
+    def __len__(self) -> int:
+        return len(self._known)
+
     @property
     def entities(self) -> tuple[Entity, ...]:
         """All that is remembered, what was spoken of last first. The places are of no use any more, and 0."""

@@ -148,6 +148,8 @@ class _Collector(Collector):
         yield _gauge("tier_max_bytes", "Bound on them.", "tier", {t.name: t.max_bytes or 0 for t in bounded})
         yield _gauge("tier_pinned_bytes", "Bytes that are never evicted.", "tier",
                      {t.name: t.pinned_bytes for t in tiers})  # fmt: skip
+        yield _gauge("tier_leased_bytes", "Bytes that sessions hold.", "tier",
+                     {t.name: t.leased_bytes for t in tiers})  # fmt: skip
         yield _gauge("tier_entries", "Answers, or blocks of keys and values, held.", "tier",
                      {t.name: t.entries for t in tiers})  # fmt: skip
         yield _gauge("tier_max_entries", "Bound on them.", "tier",

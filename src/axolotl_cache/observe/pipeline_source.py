@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import axolotl_cache
 from axolotl_cache.errors import StoreError
 from axolotl_cache.observe.node import Resources
-from axolotl_cache.observe.state import EngineState, NodeState, PrefixView, State, TierState
+from axolotl_cache.observe.state import RUNNING, EngineState, NodeState, PrefixView, State, TierState
 
 if TYPE_CHECKING:
     from axolotl_cache.engine.lower import LowerTier
@@ -44,7 +44,7 @@ class PipelineSource:
     def state(self) -> State:
         """Return what there is now. Cost: a few ms where there is a disk to ask."""
         pipeline, engine = self._pipeline, self._pipeline.engine
-        tiers = (*self._response_tiers(), *self._prefix_tiers())
+        tiers = (*self._response_tiers(), *self._prefix_tiers(), *self._session_tiers())
         stats = engine.stats
         running, waiting = self._running(), self._waiting()
         return State(
@@ -129,19 +129,36 @@ class PipelineSource:
             max_bytes=engine.prefix_max_bytes,
             entries=stats.held_blocks,
             pinned_bytes=stats.pinned_bytes,
+            leased_bytes=stats.leased_bytes,
             evicted=stats.evicted_blocks,
             expired=stats.expired_blocks,
             refused=stats.refused_blocks,
         )
         lower = [_lower_tier(tier) for tier in engine.lower_tiers]
         running = TierState(
-            "running",
+            RUNNING,
             "running requests",
             # What a running request shares with the prefix cache is counted there.
             held_bytes=max(engine.held_bytes - stats.held_bytes, 0),
             max_bytes=engine.running_max_bytes,
         )
         return [memory, *lower, running]
+
+    def _session_tiers(self) -> list[TierState]:
+        step = self._pipeline.session
+        if step is None or step.sessions is None:
+            return []
+        kept = step.sessions
+        return [
+            TierState(
+                "session_memory",
+                "what sessions are about",
+                held_bytes=kept.held_bytes,
+                max_bytes=kept.max_bytes,
+                entries=len(kept),
+                expired=kept.expired,
+            )
+        ]
 
     def _node(self, tiers: tuple[TierState, ...], running: int, waiting: int) -> NodeState:
         used = self._resources.used()
@@ -158,7 +175,7 @@ class PipelineSource:
             running=running,
             waiting=waiting,
             requests=self._pipeline.totals.requests,
-            held_bytes=sum(tier.held_bytes for tier in tiers if not tier.name.endswith("_disk")),
+            held_bytes=sum(tier.held_bytes for tier in tiers if tier.is_in_memory),
             gpu_memory_bytes=gpu[0] if gpu else None,
             gpu_total_bytes=gpu[1] if gpu else None,
         )

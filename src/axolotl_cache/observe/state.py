@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from axolotl_cache.adjustments import Adjustment
+
+RUNNING: Final = "running"
+"""Name of what running requests hold, which is no cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +16,8 @@ class TierState:
     """One place where something is kept."""
 
     name: str
-    """As a label: `response_memory`, `response_disk`, `prefix_memory`, `prefix_disk`, `running`."""
+    """As a label: `response_memory`, `response_disk`, `prefix_memory`, `prefix_disk`, `prefix_redis`,
+    `running`, `session_memory`."""
     title: str
     """For people."""
     held_bytes: int
@@ -23,6 +27,8 @@ class TierState:
     """Answers, or blocks of keys and values."""
     max_entries: int | None = None
     pinned_bytes: int = 0
+    leased_bytes: int = 0
+    """Held by sessions."""
     evicted: int = 0
     """Entries that went because there was no room, since the start."""
     expired: int = 0
@@ -30,6 +36,11 @@ class TierState:
     """Entries that did not fit, all else being pinned or in use."""
     is_up: bool = True
     """Whether it could be asked; what it holds is not known if not."""
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether what it holds is in this process's memory, and not on a disk or on servers."""
+        return self.name.endswith("_memory") or self.name == RUNNING
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,51 +1,62 @@
-"""What the prompts of a run lose by their layout, for people."""
+"""What the last prompts of a run lose by their layout, for people."""
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final
 
-from axolotl_cache.layout import LayoutAdvice, advise
+from axolotl_cache.layout import HeadSample
+from axolotl_cache.request import Request
 
 _PROMPTS_KEPT: Final = 16
-_TOKENS_KEPT: Final = 2_048
-_SHOWN_CHARACTERS: Final = 60
+_FEWEST: Final = 3
+_LEAST_LOST_TOKENS: Final = 32
+"""What is lost each time counts from here on: less is chance, or no whole block."""
 
 
 class LayoutReport:
-    """Keeps the beginnings of the last prompts that were computed, and says what they lose.
+    """Keeps the last requests that were computed, and says what they lose. From any thread.
 
-    Cost: a copy of at most 2,048 tokens a prompt; comparing is done when it is asked for.
+    Cost: nothing is looked at before it is asked for.
     """
 
     def __init__(self) -> None:
-        self._prompts: deque[list[int]] = deque(maxlen=_PROMPTS_KEPT)
+        self._last: deque[tuple[Request, int]] = deque(maxlen=_PROMPTS_KEPT)
         self._lock = threading.Lock()
 
-    def note(self, tokens: Sequence[int]) -> None:
-        """Keep a prompt's beginning."""
+    def note(self, request: Request, tokens: int) -> None:
+        """Keep a request, whose prompt has so many tokens."""
         with self._lock:
-            self._prompts.append(list(tokens[:_TOKENS_KEPT]))
+            self._last.append((request, tokens))
 
-    def advice(self) -> LayoutAdvice:
-        """Return what the prompts that are kept lose. Cost: milliseconds."""
+    def lines(self) -> Iterator[str]:
+        """Yield a sentence for each part that should be moved. Cost: milliseconds."""
         with self._lock:
-            prompts = list(self._prompts)
-        return advise(prompts)
-
-    def lines(self, show: Callable[[Sequence[int]], str]) -> Iterator[str]:
-        """Yield a sentence for each part that should be moved.
-
-        Args:
-            show: writes tokens out.
-        """
-        for part in self.advice().parts:
-            examples = ", ".join(repr(show(tokens).strip()[:_SHOWN_CHARACTERS]) for tokens in part.examples)
-            yield (
-                f"layout: {part.lost_tokens:,} tokens of the last {part.prompts + 1} prompts were computed "
-                f"again, as what stands at token {part.position_tokens:,} changes ({examples}): move it "
-                f"behind what stays the same, which ends at token {part.move_behind_tokens:,}, or into the "
-                "user's message"
+            last = list(self._last)
+        sample = HeadSample(fewest=_FEWEST)
+        for request, _ in last:
+            sample.see(
+                [(message.role, message.content) for message in request.messages],
+                prompt=request.prompt,
+                tools=tuple(
+                    json.dumps(dict(tool), ensure_ascii=False, default=str) for tool in request.tools
+                ),
+                principal=request.principal,
             )
+        tokens = sum(count for _, count in last)
+        again = f"tokens of the last {len(last)} prompts were computed again, as"
+        for part in sample.changing():
+            lost = round(part.lost_share * tokens)
+            if lost >= _LEAST_LOST_TOKENS * part.requests:
+                examples = ", ".join(repr(each) for each in part.examples)
+                yield (
+                    f"layout: about {lost:,} {again} what stands at character {part.at_characters:,} changes "
+                    f"({examples}): move it behind what stays the same, or into the user's message"
+                )
+        for shuffled in sample.shuffled():
+            lost = round(shuffled.lost_share * tokens)
+            if lost >= _LEAST_LOST_TOKENS * shuffled.requests:
+                yield f"layout: about {lost:,} {again} the {shuffled.what} come in different orders: keep one"

@@ -321,7 +321,7 @@ class Pipeline:
         try:
             tokens = self.renderer.tokens(work.text, is_plain=request.prompt is not None)
             self._check_prompt(tokens)
-            self._layout.note(tokens)
+            self._layout.note(request, len(tokens))
             generation = self._generate(request, tokens, work.namespace, work.adapter, work.joined)
             stop.tell(generation.close)
             writing = Writing(self.renderer, generation, request.sampling)
@@ -498,7 +498,7 @@ class Pipeline:
 
     def layout_advice(self) -> list[str]:
         """Return a sentence for each early part of the last prompts that changes, and costs what follows."""
-        return list(self._layout.lines(self.renderer.show))
+        return list(self._layout.lines())
 
     def invalidate_entity(self, name: str) -> int:
         """Drop the record of an entity, the KV of prompts with it, and every stored answer that used it.

@@ -22,6 +22,7 @@ from axolotl_cache.erasure import ErasureReport, erased_in_all
 from axolotl_cache.errors import StoreError
 from axolotl_cache.pipeline.topic import Topic, spelled_out
 from axolotl_cache.prefix import Fence, Fences, Lease
+from axolotl_cache.prefix.agreement import common_length
 from axolotl_cache.request import Answer, EntityUse, Message, Request, SessionAccount
 from axolotl_cache.session import (
     Records,
@@ -130,7 +131,7 @@ class Joined:
 
         What agrees with the prompt as it would be without a record says nothing about the record.
         """
-        return [_common(head, tokens) for head in self.heads] or [0]
+        return [common_length(head, tokens) for head in self.heads] or [0]
 
 
 _DROPS_KEPT: Final = 1_000
@@ -352,7 +353,7 @@ class SessionStep:
             )
             for word in _PROBES
         )
-        head = tuple(one[: _common(one, other)])
+        head = tuple(one[: common_length(one, other)])
         with self._lock:
             self._heads[key] = head
             while len(self._heads) > _HEADS_KEPT:
@@ -384,12 +385,3 @@ def _topic(
 def with_account(answer: Answer, joined: Joined, tokens: Sequence[int] | None) -> Answer:
     """Return an answer that says what its session and entities did."""
     return replace(answer, session=joined.account(tokens, answer.usage.cached_tokens))
-
-
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    length = 0
-    for a, b in zip(one, other, strict=False):
-        if a != b:
-            break
-        length += 1
-    return length

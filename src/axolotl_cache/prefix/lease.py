@@ -13,9 +13,11 @@ MOST_BRANCHES: Final = 8
 class Lease:
     """A hold on the blocks of one session, softer than a pin.
 
-    Leased blocks have no TTL, and are evicted only when no other block is left to evict: those first whose
-    lease was used least recently, from the end of the conversation backwards. Those of a lease that is in use
-    are not evicted at all. The tree (tree.py) keeps it up to date; its owner ends it.
+    Leased blocks have no TTL. As long as all leases together hold no more than their share of the tree
+    (`leased_share`), they are evicted only when no other block is left to evict; above it they go first.
+    Those go first whose lease was used least recently (with a ranking: is worth least), from the end of the
+    conversation backwards. Those of a lease that is in use are not evicted at all. The tree (tree.py) keeps
+    it up to date; its owner ends it.
 
     Attributes:
         shared_tokens: leading tokens that are not the session's own: they stay, without the lease, when it

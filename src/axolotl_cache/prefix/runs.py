@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-if TYPE_CHECKING:
-    from axolotl_cache.prefix.tree import _Node
-
+from axolotl_cache.prefix.node import Node
 
 SHOWN_BLOCKS: Final = 4
 """Of a run's token ids, so many blocks are handed out: enough to recognise it by."""
@@ -41,7 +39,7 @@ class Run:
 class _Growing:
     """A run while its blocks are counted."""
 
-    head: _Node[Any]
+    head: Node[Any]
     parent: int | None
     namespace: str
     start_blocks: int
@@ -51,7 +49,7 @@ class _Growing:
 
 
 def find_runs(
-    roots: Mapping[str, _Node[Any]], *, block_bytes: int, limit: int, most_blocks: int, now: float
+    roots: Mapping[str, Node[Any]], *, block_bytes: int, limit: int, most_blocks: int, now: float
 ) -> list[Run]:
     """Do as `PrefixTree.runs`; `block_bytes` are those of a block's token ids."""
     found = _walked(roots, block_bytes, most_blocks)
@@ -66,9 +64,9 @@ def find_runs(
     return [_shown(n, found[n], now) for n in sorted({*largest, *hottest})]
 
 
-def _walked(roots: Mapping[str, _Node[Any]], block_bytes: int, most_blocks: int) -> list[_Growing]:
+def _walked(roots: Mapping[str, Node[Any]], block_bytes: int, most_blocks: int) -> list[_Growing]:
     found: list[_Growing] = []
-    waiting: list[tuple[_Node[Any], int | None, str, int]] = [
+    waiting: list[tuple[Node[Any], int | None, str, int]] = [
         (child, None, name, 0) for name, root in list(roots.items()) for child in list(root.children.values())
     ]
     seen = 0
@@ -89,7 +87,7 @@ def _walked(roots: Mapping[str, _Node[Any]], block_bytes: int, most_blocks: int)
     return found
 
 
-def _is_alike(node: _Node[Any], child: _Node[Any]) -> bool:
+def _is_alike(node: Node[Any], child: Node[Any]) -> bool:
     return node.hits == child.hits and node.pinned == child.pinned
 
 

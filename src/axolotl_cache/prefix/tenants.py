@@ -28,7 +28,8 @@ class TreeTenants:
     """Who loses blocks where tenants share a tree: when it is full, whoever holds most loses first.
 
     Of a tenant's blocks goes the oldest leaf, or where the tree has a ranking the one worth least of a few of
-    the oldest; leased ones only where there are no others. What is in use stays.
+    the oldest; leased ones only where there are no others, or where leases hold more than their share. What
+    is in use stays.
 
     Belongs to its tree, and to its tree's thread, but for `name`. A call costs O(log tenants).
 
@@ -120,7 +121,10 @@ class TreeTenants:
 
     def _take_from(self, owner: str, worth: float | None = None) -> bool | None:
         """Evict a leaf; False if the least is worth more than `worth`, None if none can go."""
-        victim = next(filter(None, map(self._least, self._lists.get(owner, ()))), None)
+        lists: tuple[_Nodes, ...] = self._lists.get(owner, ())
+        if self._tree.are_leases_above_share(self._tree.max_bytes):
+            lists = lists[::-1]
+        victim = next(filter(None, map(self._least, lists)), None)
         if victim is None:
             return None
         node, least = victim

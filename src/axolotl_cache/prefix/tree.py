@@ -20,103 +20,26 @@ import json
 from array import array
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from itertools import islice
+from typing import Generic
 
 from axolotl_cache.budget import Ghosts
 from axolotl_cache.clock import Clock, wall_clock
 from axolotl_cache.errors import CapacityError, NamespaceMismatch
-from axolotl_cache.prefix.eviction import Ranking, Uses, name_after
+from axolotl_cache.prefix.agreement import common_length
+from axolotl_cache.prefix.eviction import Ranking, name_after
 from axolotl_cache.prefix.fence import Fence, marks
 from axolotl_cache.prefix.lease import MOST_BRANCHES, Lease
+from axolotl_cache.prefix.match import Difference, PrefixMatch, PrefixStats
+from axolotl_cache.prefix.node import Node, P
 from axolotl_cache.prefix.runs import Run, find_runs
 from axolotl_cache.prefix.tenants import TreeTenants
 
 _TOKEN_BYTES = 4
+_LEASED_LOOKED_AT = 512
+"""Leased blocks, the oldest, among which a ranking looks for the end to go: a bound on the cost."""
 _NEIGHBOURS_COMPARED = 64
 """How many siblings a miss is compared with to say where it differs: a bound on the cost of explaining."""
-
-
-class Payload(Protocol):
-    """What a node holds. Only its size matters here."""
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes held."""
-        ...
-
-
-P = TypeVar("P", bound=Payload)
-
-
-@dataclass(eq=False, slots=True)
-class _Node(Generic[P]):
-    key: bytes
-    """The block's token ids, 4 bytes each, and behind them the fences in it; for a root, its namespace."""
-    parent: _Node[P] | None
-    payload: P | None
-    """None only for a root."""
-    children: dict[bytes, _Node[P]] = field(default_factory=dict)
-    references: int = 0
-    hits: int = 0
-    """How often it was part of a match."""
-    pinned: bool = False
-    used_at_seconds: float = 0.0
-    name: int = 0
-    """What its ranking knows it by; 0 without one."""
-    uses: Uses | None = None
-    """How it was used, for its ranking."""
-    leases: int = 0
-    """How many tips of leases are here or below."""
-    tip_of: set[Lease] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """Where a prompt leaves everything that is cached."""
-
-    position_tokens: int
-    """Index of the first token that nothing cached agrees with."""
-    cached: tuple[int, ...]
-    """What the nearest cached prompt goes on with, from there to the end of its block."""
-    found: tuple[int, ...]
-    """What this prompt has in the same place."""
-
-
-@dataclass(frozen=True, slots=True)
-class PrefixMatch(Generic[P]):
-    """A cached prefix, held until it is released: its blocks can't be evicted meanwhile."""
-
-    namespace: str
-    tokens: int
-    """Length of the prefix in tokens, a multiple of `block_size`."""
-    payloads: tuple[P, ...]
-    difference: Difference | None
-    """None when the prompt ended, or nothing at all is cached behind the match."""
-    nodes: tuple[_Node[P], ...] = field(repr=False)
-
-
-@dataclass(slots=True)
-class PrefixStats:
-    """Counters since the start, in tokens, blocks and bytes."""
-
-    queried_tokens: int = 0
-    hit_tokens: int = 0
-    inserted_blocks: int = 0
-    evicted_blocks: int = 0
-    expired_blocks: int = 0
-    refused_blocks: int = 0
-    """Blocks that did not fit, because everything else was pinned, in use, or worth more."""
-    held_bytes: int = 0
-    pinned_bytes: int = 0
-    leased_bytes: int = 0
-    """Held under leases, and not pinned."""
-    held_blocks: int = 0
-
-    @property
-    def hit_rate(self) -> float:
-        """Share of the queried tokens that were found."""
-        return self.hit_tokens / self.queried_tokens if self.queried_tokens else 0.0
 
 
 class PrefixTree(Generic[P]):
@@ -132,6 +55,7 @@ class PrefixTree(Generic[P]):
         ranking: says which leaf goes first, and who is let in; None is least recently used first, and all.
         ghosts: is told which blocks are evicted, and which of those are asked for after all. What having one
             again would save counts as 1: only the owner knows seconds.
+        leased_ghosts: is told the same of leased blocks, where they are to be counted apart.
     """
 
     def __init__(
@@ -144,6 +68,7 @@ class PrefixTree(Generic[P]):
         discard: Callable[[P], None] = lambda payload: None,
         ranking: Ranking | None = None,
         ghosts: Ghosts | None = None,
+        leased_ghosts: Ghosts | None = None,
     ) -> None:
         if block_size < 1:
             raise ValueError(f"block_size is {block_size}; a block holds at least 1 token")
@@ -154,12 +79,16 @@ class PrefixTree(Generic[P]):
         self._clock = clock
         self._discard = discard
         self._ranking = ranking
+        self.leased_share = 1.0
+        """Leased blocks go last as long as they hold at most this share of the bound, and first above it.
+        What either does not use is the other's: nothing is evicted before all is full."""
         self._ghosts = ghosts
+        self._leased_ghosts = leased_ghosts or ghosts
         self._has_names = ranking is not None or ghosts is not None
-        self._roots: dict[str, _Node[P]] = {}
-        self._recency: OrderedDict[_Node[P], None] = OrderedDict()
+        self._roots: dict[str, Node[P]] = {}
+        self._recency: OrderedDict[Node[P], None] = OrderedDict()
         """Every node that is neither pinned nor leased, oldest first."""
-        self._leased: OrderedDict[_Node[P], None] = OrderedDict()
+        self._leased: OrderedDict[Node[P], None] = OrderedDict()
         """Every leased node that is not pinned, oldest first."""
         self.tenants = TreeTenants(self)
 
@@ -181,7 +110,7 @@ class PrefixTree(Generic[P]):
         self.expire()
         keys = self._keys(tokens[: max(len(tokens) - 1, 0)], fences)
         node = self._roots.get(namespace)
-        path: list[_Node[P]] = []
+        path: list[Node[P]] = []
         for key in keys:
             child = node.children.get(key) if node else None
             if child is None:
@@ -206,11 +135,11 @@ class PrefixTree(Generic[P]):
             nodes=tuple(path),
         )
 
-    def _asked(self, path: Sequence[_Node[P]], missing: Sequence[int]) -> None:
-        if self._ghosts is not None:
+    def _asked(self, path: Sequence[Node[P]], missing: Sequence[int]) -> None:
+        if self._ghosts is not None and self._leased_ghosts is not None:
             for name in missing:
-                if not self._ghosts.missed(name):  # those behind it would not have been found, either
-                    break
+                if not (self._ghosts.missed(name) or self._leased_ghosts.missed(name)):
+                    break  # those behind it would not have been found, either
         if self._ranking is not None:
             self._ranking.asked(path, missing, self._clock())
 
@@ -236,7 +165,7 @@ class PrefixTree(Generic[P]):
             node.references -= 1
 
     def _difference(
-        self, node: _Node[P], tokens: Sequence[int], matched: int, fences: Sequence[Fence]
+        self, node: Node[P], tokens: Sequence[int], matched: int, fences: Sequence[Fence]
     ) -> Difference | None:
         found = tuple(tokens[matched : matched + self.block_size])
         mark = marks(fences, self.block_size).get(matched // self.block_size, b"")
@@ -248,7 +177,7 @@ class PrefixTree(Generic[P]):
             if key[size:] != mark:  # behind another fence: what stands there is not told
                 continue
             cached = tuple(memoryview(key[:size]).cast("I"))
-            same = _common_length(cached, found)
+            same = common_length(cached, found)
             if same == len(found):  # the prompt ends inside a block that is known
                 return None
             if nearest is None or same > nearest.position_tokens - matched:
@@ -294,12 +223,12 @@ class PrefixTree(Generic[P]):
         """
         root = self._roots.get(namespace)
         if root is None:
-            root = self._roots[namespace] = _Node(namespace.encode(), None, None)
+            root = self._roots[namespace] = Node(namespace.encode(), None, None)
             if self._has_names:
                 root.name = _root_name(namespace)
         root.references += 1  # making room may take its last block away: the root must stay
         keys = self._keys(tokens, fences)
-        path: list[_Node[P]] = []
+        path: list[Node[P]] = []
         try:
             for index, key in enumerate(keys):
                 parent = path[-1] if path else root
@@ -332,19 +261,19 @@ class PrefixTree(Generic[P]):
 
     def _add(
         self,
-        parent: _Node[P],
+        parent: Node[P],
         key: bytes,
         index: int,
         make_payload: Callable[[int], P],
         payload_bytes: int,
-    ) -> _Node[P]:
+    ) -> Node[P]:
         payload = make_payload(index)
         if payload.nbytes != payload_bytes:
             raise NamespaceMismatch(
                 f"a block of {payload.nbytes:,} bytes was offered where {payload_bytes:,} were announced; "
                 "blocks of two models can't share a namespace"
             )
-        node = _Node(key, parent, payload)
+        node = Node(key, parent, payload)
         if self._has_names:
             node.name = name_after(parent.name, key)
         if self._ranking is not None:
@@ -358,7 +287,7 @@ class PrefixTree(Generic[P]):
         self.stats.held_bytes += payload_bytes
         return node
 
-    def _pin(self, path: Iterable[_Node[P]]) -> None:
+    def _pin(self, path: Iterable[Node[P]]) -> None:
         for node in path:
             if not node.pinned and node.payload is not None:
                 self._unlist(node)
@@ -367,7 +296,7 @@ class PrefixTree(Generic[P]):
                 if self._ranking is not None:
                     self._ranking.covered(node)
 
-    def _touch(self, path: Sequence[_Node[P]]) -> None:
+    def _touch(self, path: Sequence[Node[P]]) -> None:
         now = self._clock()
         for node in reversed(path):
             node.used_at_seconds = now
@@ -395,7 +324,7 @@ class PrefixTree(Generic[P]):
                 self._give_up(lease, tip, kept_blocks=kept_blocks)
         return before - self.stats.held_bytes
 
-    def _extend(self, lease: Lease, path: Sequence[_Node[P]]) -> None:
+    def _extend(self, lease: Lease, path: Sequence[Node[P]]) -> None:
         """Let a lease go on to the end of a path from a root, which has just been touched."""
         if not path:
             return
@@ -415,7 +344,7 @@ class PrefixTree(Generic[P]):
         if len(lease.tips) > MOST_BRANCHES:
             self._give_up(lease, next(iter(lease.tips)))
 
-    def _give_up(self, lease: Lease, tip: _Node[P], *, kept_blocks: int | None = None) -> None:
+    def _give_up(self, lease: Lease, tip: Node[P], *, kept_blocks: int | None = None) -> None:
         """Take a lease off the blocks that lead to a tip; forget those behind `kept_blocks`, if given."""
         self._untip(lease, tip)
         up = list(self._up(tip))
@@ -425,7 +354,7 @@ class PrefixTree(Generic[P]):
             if kept_blocks is not None and index >= kept_blocks and not node.leases and self._is_free(node):
                 self._remove(node)
 
-    def _count_lease(self, node: _Node[P], change: int) -> None:
+    def _count_lease(self, node: Node[P], change: int) -> None:
         """Note that so many tips more, or fewer, are at a node or below; what it is listed under follows."""
         was, node.leases = node.leases, node.leases + change
         if bool(was) == bool(node.leases) or node.pinned or node.payload is None:
@@ -447,28 +376,28 @@ class PrefixTree(Generic[P]):
         self.tenants.leased(node)
 
     @staticmethod
-    def _tip(lease: Lease, node: _Node[P]) -> None:
+    def _tip(lease: Lease, node: Node[P]) -> None:
         if node.tip_of is None:
             node.tip_of = set()
         node.tip_of.add(lease)
         lease.tips[node] = None
 
     @staticmethod
-    def _untip(lease: Lease, node: _Node[P]) -> None:
+    def _untip(lease: Lease, node: Node[P]) -> None:
         if node.tip_of is not None:
             node.tip_of.discard(lease)
             node.tip_of = node.tip_of or None
         del lease.tips[node]
 
     @staticmethod
-    def _up(node: _Node[P]) -> Iterator[_Node[P]]:
+    def _up(node: Node[P]) -> Iterator[Node[P]]:
         """Yield a node and those above it, the root left out."""
-        at: _Node[P] | None = node
+        at: Node[P] | None = node
         while at is not None and at.payload is not None:
             yield at
             at = at.parent
 
-    def _retreat(self, node: _Node[P]) -> None:
+    def _retreat(self, node: Node[P]) -> None:
         """Let the leases that end at a node, which is going, end at its parent."""
         for lease in list(node.tip_of or ()):
             self._untip(lease, node)
@@ -490,31 +419,28 @@ class PrefixTree(Generic[P]):
             return 0
         deadline = self._clock() - self.ttl_seconds
         expired = 0
-        for node in self._oldest_first(self._recency):
-            if node.used_at_seconds > deadline:
-                break
-            if self._is_free(node):
-                self._remove(node)
-                expired += 1
+        while (node := self._oldest(self._recency)) is not None and node.used_at_seconds <= deadline:
+            self._remove(node)
+            expired += 1
         self.stats.expired_blocks += expired
         return expired
 
     def shrink_to(self, max_bytes: int) -> int:
         """Evict, oldest leaf first or as the ranking says, until at most `max_bytes` are held.
 
-        What is pinned or in use stays, and leased blocks go only when there are no others.
+        What is pinned or in use stays, and leased blocks within their share go only when there are no others.
 
         Returns:
             The bytes freed.
         """
         before = self.stats.held_bytes
-        if self._ranking is not None:
-            while self.stats.held_bytes > max_bytes and self._evict_least(self._ranking):
-                pass
-        else:
-            self._evict_oldest(self._recency, max_bytes)
-        self._evict_oldest(self._leased, max_bytes)
+        while self.stats.held_bytes > max_bytes and self._evict_one(max_bytes):
+            pass
         return before - self.stats.held_bytes
+
+    def are_leases_above_share(self, max_bytes: int) -> bool:
+        """Return whether leased blocks are those to go first, if at most `max_bytes` are to be held."""
+        return self.stats.leased_bytes > self.leased_share * max_bytes
 
     def clear(self, *, namespace: str | None = None, pinned: bool = True) -> int:
         """Forget every block (of one namespace, if given) that is not in use.
@@ -535,8 +461,9 @@ class PrefixTree(Generic[P]):
                     removed += 1
         if self._ranking is not None:
             self._ranking.forget()
-        if self._ghosts is not None:
-            self._ghosts.forget()
+        for ghosts in (self._ghosts, self._leased_ghosts):
+            if ghosts is not None:
+                ghosts.forget()
         return removed
 
     def clear_fenced(self, name: str) -> int:
@@ -557,7 +484,7 @@ class PrefixTree(Generic[P]):
                         removed += 1
         return removed
 
-    def _names(self, node: _Node[P]) -> list[str]:
+    def _names(self, node: Node[P]) -> list[str]:
         mark = node.key[self.block_size * _TOKEN_BYTES :]
         return list(json.loads(mark)) if mark else []
 
@@ -566,66 +493,70 @@ class PrefixTree(Generic[P]):
         roots = [root for name, root in self._roots.items() if namespace in (None, name)]
         return sum(node.references > 0 for root in roots for node in self._walk(root))
 
-    def _make_room(self, needed_bytes: int, parent: _Node[P], key: bytes, *, must: bool) -> bool:
+    def _make_room(self, needed_bytes: int, parent: Node[P], key: bytes, *, must: bool) -> bool:
         """Evict until a block behind `parent` fits; False if it does not, or what is held is worth more."""
         if not self.tenants.make_room(needed_bytes, parent, key, must=must):
             return False
         most = self.max_bytes - needed_bytes
-        ranking = self._ranking
-        if self.stats.held_bytes > most and ranking is None:
-            self.shrink_to(most)
-        elif self.stats.held_bytes > most and ranking is not None:
+        worth: float | None = None
+        if self._ranking is not None and self.stats.held_bytes > most >= 0 and not must:
             now = self._clock()
-            uses = ranking.uses_of(name_after(parent.name, key), parent, now)
-            worth = None if must or most < 0 else ranking.worth(uses, now)
-            while self.stats.held_bytes > most and self._evict_least(ranking, at_most=worth):
-                pass
-            if self.stats.held_bytes > most and ranking.least(now, self._is_free) is None:
-                self._evict_oldest(self._leased, most)
+            uses = self._ranking.uses_of(name_after(parent.name, key), parent, now)
+            worth = self._ranking.worth(uses, now)
+        while self.stats.held_bytes > most and self._evict_one(most, at_most=worth):
+            pass
         return self.stats.held_bytes <= most
 
-    def _evict_least(self, ranking: Ranking, *, at_most: float | None = None) -> bool:
-        """Evict the leaf worth least; False if none can go, or it is worth more than `at_most`."""
-        least = ranking.least(self._clock(), self._is_free)
-        if least is None or (at_most is not None and least.worth > at_most):
-            return False
-        node: _Node[P] = least.leaf
-        self._evict(node, least.worth)
-        return True
+    def _evict_one(self, max_bytes: int, *, at_most: float | None = None) -> bool:
+        """Evict a block; False if none can go, or all that may go first are worth more than `at_most`."""
+        if self.are_leases_above_share(max_bytes) and self._evict_leased(at_most):
+            return True
+        if self._ranking is not None:
+            least = self._ranking.least(self._clock(), self._is_free)
+            if least is not None and at_most is not None and least.worth > at_most:
+                return False
+            if least is not None:
+                self._evict(least.leaf, least.worth)
+                return True
+        elif (oldest := self._oldest(self._recency)) is not None:
+            self._evict(oldest)
+            return True
+        return self._evict_leased()
 
-    def _evict_oldest(self, nodes: OrderedDict[_Node[P], None], max_bytes: int) -> None:
-        """Evict from a list, oldest leaf first, until at most `max_bytes` are held, or no more can go."""
-        for node in self._oldest_first(nodes):
-            if self.stats.held_bytes <= max_bytes:
-                break
-            if self._is_free(node):
-                self._evict(node)
+    def _evict_leased(self, at_most: float | None = None) -> bool:
+        """Evict the end of a lease: of the sessions idle longest, the one worth least. As `_evict_one`."""
+        ranking, node = self._ranking, self._oldest(self._leased)
+        if ranking is not None and node is not None:
+            now = self._clock()
+            seen = islice(self._leased, _LEASED_LOOKED_AT)
+            ends = [end for end in seen if end.uses is not None and self._is_free(end)]
+            worths = [ranking.worth(end.uses, now) for end in ends if end.uses is not None]
+            least = min(worths, default=None)
+            if least is not None and at_most is not None and least > at_most:
+                return False
+            node = node if least is None else ends[worths.index(least)]
+        if node is not None:
+            self._evict(node)
+        return node is not None
 
-    def _evict(self, node: _Node[P], worth: float | None = None) -> None:
-        if self._ghosts is not None and node.payload is not None:
-            self._ghosts.evicted(node.name, node.payload.nbytes, 1.0)
+    def _evict(self, node: Node[P], worth: float | None = None) -> None:
+        ghosts = self._leased_ghosts if node.leases else self._ghosts
+        if ghosts is not None and node.payload is not None:
+            ghosts.evicted(node.name, node.payload.nbytes, 1.0)
         self._remove(node, worth)
         self.stats.evicted_blocks += 1
 
-    def _oldest_first(self, nodes: OrderedDict[_Node[P], None]) -> Iterator[_Node[P]]:
-        # A copy would cost O(n) for each block evicted; instead look again after each removal.
-        while nodes:
-            for node in nodes:
-                if self._is_free(node):
-                    break
-            else:
-                return
-            yield node
-            if node in nodes:  # the caller left it: it is done
-                return
+    def _oldest(self, nodes: Iterable[Node[P]]) -> Node[P] | None:
+        """Return the first that may go. Looked for anew each time: a copy would cost O(n) for each."""
+        return next(filter(self._is_free, nodes), None)
 
     @staticmethod
-    def _is_free(node: _Node[P]) -> bool:
+    def _is_free(node: Node[P]) -> bool:
         if node.references or node.children or node.pinned:
             return False
         return not (node.tip_of and any(lease.users for lease in node.tip_of))
 
-    def _remove(self, node: _Node[P], worth: float | None = None) -> None:
+    def _remove(self, node: Node[P], worth: float | None = None) -> None:
         if node.parent is None or node.payload is None:
             raise ValueError("a root can't be removed")
         self._retreat(node)
@@ -644,7 +575,7 @@ class PrefixTree(Generic[P]):
         if node.parent.parent is None:
             self._drop_if_empty(node.parent)
 
-    def _unlist(self, node: _Node[P]) -> None:
+    def _unlist(self, node: Node[P]) -> None:
         self.tenants.gone(node)
         if node.leases and node.payload is not None:
             del self._leased[node]
@@ -652,12 +583,12 @@ class PrefixTree(Generic[P]):
         else:
             del self._recency[node]
 
-    def _drop_if_empty(self, root: _Node[P]) -> None:
+    def _drop_if_empty(self, root: Node[P]) -> None:
         if not root.children and not root.references:
             del self._roots[root.key.decode()]
 
     @staticmethod
-    def _is_leaf(node: _Node[P]) -> bool:
+    def _is_leaf(node: Node[P]) -> bool:
         """Whether a ranking knows it: what hangs on it, a pin or a lease keep it from going first."""
         return node.parent is not None and not (node.children or node.pinned or node.leases)
 
@@ -692,9 +623,9 @@ class PrefixTree(Generic[P]):
                 keys[index] += mark
         return keys
 
-    def _walk(self, root: _Node[P]) -> Iterator[_Node[P]]:
+    def _walk(self, root: Node[P]) -> Iterator[Node[P]]:
         """Yield the nodes below `root`, children before their parents."""
-        order: list[_Node[P]] = []
+        order: list[Node[P]] = []
         stack = list(root.children.values())
         while stack:
             node = stack.pop()
@@ -727,13 +658,13 @@ class PrefixTree(Generic[P]):
         if self._ranking is not None:
             self._ranking.check_invariants(n for n in nodes if self._is_leaf(n))
 
-    def _check_leases(self, nodes: Sequence[_Node[P]]) -> None:
+    def _check_leases(self, nodes: Sequence[Node[P]]) -> None:
         unpinned = [n for n in nodes if not n.pinned]
         _require(set(self._recency) == {n for n in unpinned if not n.leases}, "recency list is off")
         _require(set(self._leased) == {n for n in unpinned if n.leases}, "list of leased blocks is off")
         leased = sum(n.payload.nbytes for n in self._leased if n.payload)
         _require(leased == self.stats.leased_bytes, "leased bytes are off")
-        tips: Counter[_Node[P]] = Counter()
+        tips: Counter[Node[P]] = Counter()
         for node in nodes:
             for lease in node.tip_of or ():
                 _require(node in lease.tips, "a lease does not know its tip")
@@ -751,15 +682,6 @@ def _names(before: int, keys: Iterable[bytes]) -> Iterator[int]:
     for key in keys:
         before = name_after(before, key)
         yield before
-
-
-def _common_length(a: Sequence[int], b: Sequence[int]) -> int:
-    length = 0
-    for x, y in zip(a, b, strict=False):
-        if x != y:
-            break
-        length += 1
-    return length
 
 
 def _require(condition: bool, message: str) -> None:

@@ -71,6 +71,11 @@ class Advice:
         return "\n".join(lines) + "\n"
 
 
+def counted(number: int, name: str) -> str:
+    """Return a number with what is counted, in the plural where it is one."""
+    return f"{number:,} {name}{'' if number == 1 else 's'}"
+
+
 def advise(
     profile: Profile, prediction: Prediction, kv: KvSize | None, *, memory_bytes: int | None = None
 ) -> Advice:
@@ -95,16 +100,7 @@ def _prefix_settings(
     profile: Profile, curve: Curve, kv: KvSize | None, memory_bytes: int | None
 ) -> Iterator[Setting]:
     worth = curve.most >= _WORTH
-    why = (
-        f"{curve.most:.1%} of the prompt tokens could come from it"
-        if worth
-        else (
-            f"only {curve.most:.1%} of the prompt tokens repeat as a prefix"
-            if profile.totals.with_blocks
-            else "the log has neither texts nor hashes, so that nothing is known: on, it costs little"
-        )
-    )
-    on = worth or not profile.totals.with_blocks
+    on, why = _prefix_worth(profile, curve)
     yield Setting("model_config", "enable_prefix_cache", str(on).lower(), why)
     if not worth:
         return
@@ -127,6 +123,21 @@ def _prefix_settings(
     yield Setting("model_config", "max_cache_size", f'"{format_size(size)}"', why)
 
 
+def _prefix_worth(profile: Profile, curve: Curve) -> tuple[bool, str]:
+    lost = [*(part.lost_share for part in profile.changing), *(part.lost_share for part in profile.shuffled)]
+    movable = max(lost, default=0.0)
+    if curve.most >= _WORTH:
+        why = f"{curve.most:.1%} of the prompt tokens could come from it"
+        more = f"; {movable:.1%} of all text, once what changes early is moved"
+        return True, why + (more if movable > curve.most else "")
+    if not profile.totals.with_blocks:
+        return True, "the log has neither texts nor hashes, so that nothing is known: on, it costs little"
+    only = f"only {curve.most:.1%} of the prompt tokens repeat as a prefix"
+    if movable >= _WORTH:
+        return True, f"{only}; {movable:.1%} of all text could, once what changes early is moved"
+    return False, only
+
+
 def _at(curve: Curve, blocks: float) -> float:
     """Return lru's hit rate at a capacity, on the line between the points around it."""
     before, rate = 0.0, 0.0
@@ -140,21 +151,34 @@ def _at(curve: Curve, blocks: float) -> float:
 
 def _response_settings(profile: Profile, prediction: Prediction) -> Iterator[Setting]:
     curve = prediction.response
-    policy = _policy(curve)
-    gain = _gain(curve, policy)
+    policy, gain = _policy(profile, prediction)
     why = (
-        f"{gain:.1%} points better than lru at these sizes" if policy != "lru" else "no other is better here"
+        f"{100 * gain:.1f} points of all tokens more than lru finds, on the mean over the sizes above"
+        if policy != "lru"
+        else ("no other is better here" if profile.totals.with_blocks else "the default")
     )
     yield Setting("inference_settings", "cache_policy", policy, why)
     entries, why = _entries(profile, curve, policy)
     yield Setting("inference_settings", "max_cache_entries", entries, why)
-    ttl, why = _ttl(prediction)
+    ttl, why = _ttl(profile, prediction)
     yield Setting("inference_settings", "entry_timeout", str(int(ttl)), why)
 
 
-def _policy(curve: Curve) -> str:
-    names = ("lru", "adaptive", "lfu")
-    return max(names, key=lambda name: _gain(curve, name) if _gain(curve, name) > _BETTER else 0.0)
+def _policy(profile: Profile, prediction: Prediction) -> tuple[str, float]:
+    """Return the policy that saves most tokens in both tiers, which it rules alike, and what it gains.
+
+    The default stays unless another is clearly better; `lfu` must be so beside `adaptive`, as it is known to
+    lose much where frequencies change.
+    """
+    totals = profile.totals
+    tokens = max(1, totals.prompt_tokens + totals.completion_tokens)
+    prompt_share = totals.prompt_tokens / tokens
+    best = "lru", 0.0
+    for name in ("adaptive", "lfu"):
+        gain = _gain(prediction.response, name) + prompt_share * _gain(prediction.prefix, name)
+        if gain > best[1] + _BETTER:
+            best = name, gain
+    return best
 
 
 def _gain(curve: Curve, policy: str) -> float:
@@ -174,17 +198,22 @@ def _entries(profile: Profile, curve: Curve, policy: str) -> tuple[str, str]:
     )
     if curve.most < _WORTH or found is None:
         entries = max(FEWEST_ENTRIES, low)
-        return str(entries), f"few prompts repeat ({curve.most:.1%}); {rule}, and at least {FEWEST_ENTRIES}"
+        few = f"few prompts repeat ({curve.most:.1%})" if curve.different else "what repeats is not known"
+        return str(entries), f"{few}; {rule}, and at least {FEWEST_ENTRIES}"
     entries = max(FEWEST_ENTRIES, low, int(found))
+    reached = f"95 % of the {curve.most:.1%} hits there are"
+    if entries > int(found):
+        return str(entries), f"{int(found):,} reach {reached}; {rule}, and at least {FEWEST_ENTRIES}"
     more = f", and the curve asks for more than the rule: {rule}" if busy and entries > high else f"; {rule}"
-    return str(entries), f"reaches 95 % of the {curve.most:.1%} hits there are{more}"
+    return str(entries), f"reaches {reached}{more}"
 
 
-def _ttl(prediction: Prediction) -> tuple[float, str]:
+def _ttl(profile: Profile, prediction: Prediction) -> tuple[float, str]:
     curve = prediction.response if prediction.response.most >= _WORTH else prediction.prefix
     found = knee((point.ttl_seconds, point.hit_rate) for point in curve.ttls)
     if found is None:
-        return 1800.0, "the default: the log has no times, or nothing repeats"
+        why = "nothing repeats" if profile.totals.with_blocks else "what repeats is not known"
+        return 1800.0, f"the default: {why if profile.has_times else 'the log has no times'}"
     ttl = min(max(found, _SHORTEST_SECONDS), _LONGEST_SECONDS)
     reached = next(p.hit_rate for p in curve.ttls if p.ttl_seconds >= min(ttl, curve.ttls[-1].ttl_seconds))
     return ttl, (
@@ -205,7 +234,7 @@ def _session_settings(profile: Profile) -> Iterator[Setting]:
         else f"95 % of the turns come within {gap:.0f} s of the one before; twice that"
     )
     yield Setting(
-        "session_management", "enable_session_cache", "true", f"{sessions.sessions:,} conversations"
+        "session_management", "enable_session_cache", "true", counted(sessions.sessions, "conversation")
     )
     yield Setting("session_management", "session_timeout", str(timeout), why)
 

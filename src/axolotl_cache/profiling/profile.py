@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Final
 
+from axolotl_cache.layout import ChangingPart, HeadSample, ShuffledParts
 from axolotl_cache.profiling.blocks import Cutter
-from axolotl_cache.profiling.changing import ChangingPart, HeadSample, ShuffledParts
 from axolotl_cache.profiling.concurrency import Concurrency, ConcurrencyCounter
 from axolotl_cache.profiling.entities import Entities, EntityCounter
 from axolotl_cache.profiling.prefixes import PrefixCounter, SharedPrefix, SystemPrompt
@@ -122,7 +122,9 @@ class Profiler:
         self._repeats.see(record, blocks)
         if record.has_text or record.entities:
             self._entities.see(record)
-            self._heads.see(record)
+            self._heads.see(
+                record.messages, prompt=record.prompt, tools=record.tools, principal=record.principal
+            )
 
     def result(self) -> Profile:
         """Return the profile of what was taken so far."""

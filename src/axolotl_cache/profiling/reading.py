@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from axolotl_cache.errors import AxolotlCacheError
-from axolotl_cache.profiling.formats import litellm, openai, ours, tables, traces, vllm
+from axolotl_cache.profiling.formats import litellm, openai, ours, prompts, tables, traces, vllm
 from axolotl_cache.profiling.record import Record
 
 _EXAMPLES: Final = 5
@@ -246,7 +246,9 @@ class _Lines:
             yield from self._each("conversations", traces.read_trajectory(value, number))
             return
         question = traces.question_of(value)
-        if question is not None:
+        if question is None and prompts.reads(value):
+            yield self._counted("prompts file", prompts.read(value))
+        elif question is not None:
             yield self._counted("texts", Record(messages=(("user", question),)))
         elif value and all(isinstance(each, list) for each in value.values()):
             yield from self._each("texts", traces.read_document(value))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
+
+from axolotl_cache.layout import system_of
 
 ROLE_MARK: Final = "<|{}|>\n"
 """What stands before a message where the log has no rendered prompt. The text of the mark cancels out:
@@ -63,12 +65,7 @@ class Record:
     @property
     def system(self) -> str:
         """The text of the leading system messages; empty if there are none."""
-        texts = []
-        for role, text in self.messages:
-            if role not in {"system", "developer"}:
-                break
-            texts.append(text)
-        return "\n".join(texts)
+        return system_of(self.messages)
 
     @property
     def question(self) -> str:
@@ -92,6 +89,30 @@ class Record:
         """Return the prompt as one text: rendered, or the tools and messages one after another."""
         if self.prompt is not None:
             return self.prompt
-        parts = [ROLE_MARK.format("tools") + "\n".join(self.tools) + "\n"] if self.tools else []
-        parts += [f"{ROLE_MARK.format(role)}{text}\n" for role, text in self.messages]
-        return "".join(parts) + ROLE_MARK.format("assistant")
+        return "".join(f"{mark}{text}\n" for _, mark, text in self._parts()) + ROLE_MARK.format("assistant")
+
+    @property
+    def lead_characters(self) -> int:
+        """Characters of `text()` in front of the first that the log has."""
+        return 0 if self.prompt is not None else len(next((mark for _, mark, _ in self._parts()), ""))
+
+    def place_of(self, character: int) -> tuple[str, int]:
+        """Return in which part of the prompt a character of `text()` is, and where in that part."""
+        if self.prompt is not None:
+            return "the prompt", character
+        start = 0
+        for name, mark, text in self._parts():
+            end = start + len(mark) + len(text) + 1
+            if character < end:
+                return name, max(0, character - start - len(mark))
+            start = end
+        return "the end", 0
+
+    def _parts(self) -> Iterator[tuple[str, str, str]]:
+        """Yield what each part is called, its mark and its text."""
+        if self.tools:
+            yield "the tools", ROLE_MARK.format("tools"), "\n".join(self.tools)
+        for number, (role, text) in enumerate(self.messages, 1):
+            is_first_system = number == 1 and role in {"system", "developer"}
+            name = "the system message" if is_first_system else f"message {number}, of the {role}"
+            yield name, ROLE_MARK.format(role), text

@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from axolotl_cache.language.volatile import masked
 from axolotl_cache.profiling.blocks import Blocks, digest
 from axolotl_cache.profiling.counting import FrequentItems
-from axolotl_cache.profiling.masks import masked
 from axolotl_cache.profiling.record import Record
 
 _HELD: Final = 300_000

@@ -10,7 +10,7 @@ from axolotl_cache.config import format_duration
 from axolotl_cache.profiling.pictures import Axis, bar_chart, line_chart
 from axolotl_cache.profiling.predict import Curve
 from axolotl_cache.profiling.report import Report
-from axolotl_cache.profiling.report_text import sections, shorten, size_text
+from axolotl_cache.profiling.report_text import FIRST, TABLES, sections, shorten, size_text
 
 _STYLE: Final = """
 :root { color-scheme: light dark; --ink: #1c2833; --paper: #fff; --soft: #5b6873; --line: #d7dde2;
@@ -34,10 +34,15 @@ svg .grid { stroke: var(--line) }
 .legend .key { width: 30px; height: 8px; margin-right: .4rem }
 pre { background: var(--box); border: 1px solid var(--line); border-radius: 6px; padding: .9rem;
   overflow-x: auto; white-space: pre-wrap; overflow-wrap: anywhere; font-size: .86rem }
+pre.table { white-space: pre; overflow-wrap: normal }
 table { border-collapse: collapse; width: 100%; font-size: .92rem }
-td, th { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top;
-  overflow-wrap: anywhere }
+td, th { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top }
+td { overflow-wrap: anywhere }
 td.n { text-align: right; white-space: nowrap }
+@media (max-width: 600px) {
+  table, tbody { display: block }
+  tr { display: grid; grid-template-columns: 5.5rem 1fr 1fr; border-bottom: 1px solid var(--line) }
+  td, th { border: 0 } td:last-child, th:last-child { grid-column: 1 / -1 } }
 """
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
 
@@ -56,6 +61,9 @@ def html_report(report: Report) -> str:
 def _body(report: Report) -> Iterator[str]:
     yield f'<h1>What a cache would do</h1><p class="soft">{escape(", ".join(report.logs))}</p>'
     yield _figures(report)
+    written = {title: lines for title, lines in sections(report) if lines}
+    if FIRST in written:
+        yield _section(FIRST, written.pop(FIRST))
     yield '<h2>Hit rates</h2><div class="charts">'
     prefix, response = report.prediction.prefix, report.prediction.response
     yield _capacity_chart(prefix, "Prefix cache: prompt tokens found, by capacity")
@@ -66,9 +74,13 @@ def _body(report: Report) -> Iterator[str]:
     yield "<h2>The YAML to use, and why</h2>"
     yield f"<pre>{escape(report.advice.yaml(report.kv.model if report.kv else ''))}</pre>"
     yield _shared_table(report)
-    for title, lines in sections(report):
-        if lines:
-            yield f"<h2>{escape(title)}</h2><pre>{escape(chr(10).join(lines))}</pre>"
+    for title, lines in written.items():
+        yield _section(title, lines)
+
+
+def _section(title: str, lines: Sequence[str]) -> str:
+    kind = ' class="table"' if title in TABLES else ""  # columns that a narrow page must not break
+    return f"<h2>{escape(title)}</h2><pre{kind}>{escape(chr(10).join(lines))}</pre>"
 
 
 def _figures(report: Report) -> str:

@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from axolotl_cache.config import format_duration
+from axolotl_cache.profiling.advice import counted
 from axolotl_cache.profiling.predict import Curve
 from axolotl_cache.profiling.report import Report
 
+FIRST = "What changes early"
+"""The section that matters most where there is one: no cache helps before what it says is done."""
+_SHARED = "Shared prefixes"
+_PREFIX = "Prefix cache: predicted share of prompt tokens found"
+_RESPONSE = "Response cache: predicted share of requests answered"
+TABLES = frozenset({_SHARED, _PREFIX, _RESPONSE})
+"""The sections with columns in them."""
 _WIDTH = 96
 
 
@@ -17,11 +25,11 @@ def sections(report: Report) -> list[tuple[str, list[str]]]:
         ("What was read", _read(report)),
         ("Traffic", _traffic(report)),
         ("Repeats", _repeats(report)),
-        ("Shared prefixes", _prefixes(report)),
-        ("What changes early", _changing(report)),
+        (_SHARED, _prefixes(report)),
+        (FIRST, _changing(report)),
         ("Conversations", _sessions(report)),
-        ("Prefix cache: predicted share of prompt tokens found", _curve(report.prediction.prefix, report)),
-        ("Response cache: predicted share of requests answered", _curve(report.prediction.response, report)),
+        (_PREFIX, _curve(report.prediction.prefix, report)),
+        (_RESPONSE, _curve(report.prediction.response, report)),
         ("What to expect", _outlook(report)),
         ("Tiers, in the order of worth", _tiers(report)),
     )
@@ -36,6 +44,8 @@ def text_report(report: Report) -> str:
             lines += [title, *(f"  {line}" for line in section), ""]
     lines += ["The YAML to use", ""]
     lines += report.advice.yaml(report.kv.model if report.kv else "").splitlines()
+    if report.kv is None:
+        lines += ["# with --config YOUR_CONFIG.YAML: max_cache_size, too, in bytes of your model"]
     return "\n".join(lines)
 
 
@@ -107,13 +117,14 @@ def _repeats(report: Report) -> Iterator[str]:
 def _prefixes(report: Report) -> Iterator[str]:
     profile = report.profile
     if profile.systems:
-        yield f"{profile.different_systems:,} different system prompts; the most frequent:"
+        systems = counted(profile.different_systems, "system prompt")
+        yield f"{systems}; the most frequent:" if profile.different_systems > 1 else f"{systems}:"
         for system in profile.systems[:5]:
             yield f"  {system.requests:>6,} x  {system.tokens:>6,} tokens  {shorten(system.text, 64)}"
     if profile.shared:
         yield "beginnings that are worth most (requests, tokens at least, tokens saved):"
         for shared in profile.shared[:6]:
-            begins = shorten(shared.example, 50)
+            begins = shorten(shared.example, 50) or "(no text in the log)"
             saved = f"{shared.saved_tokens:>12,}"
             yield f"  {shared.requests:>6,} x  {shared.tokens:>6,} tokens  {saved}  {begins}"
 
@@ -142,7 +153,7 @@ def _sessions(report: Report) -> Iterator[str]:
     how = (
         "by the log's names" if sessions.are_named else "recognised by prompts that go on where another ended"
     )
-    yield f"{sessions.sessions:,} conversations with {sessions.turns:,} turns, {how}"
+    yield f"{counted(sessions.sessions, 'conversation')} with {sessions.turns:,} turns, {how}"
     turns = ", ".join(f"{label}: {count:,}" for label, count in sessions.by_turns.items() if count)
     yield f"turns of a conversation: {turns}; the longest has {sessions.longest_turns}"
     if sessions.median_gap_seconds is not None:
@@ -202,7 +213,10 @@ def _outlook(report: Report) -> Iterator[str]:
             f"{outlook.ttft_with_seconds:.3f} s with caches, on average"
         )
     else:
-        yield "no speeds in the log: give --prefill-tokens-per-second, or measure with `axolotl-cache bench`"
+        yield (
+            "no time to first token can be told: it takes 20 requests with theirs, of prompts of different "
+            "lengths; give --prefill-tokens-per-second, or measure with `axolotl-cache bench`"
+        )
     if outlook.throughput_factor is not None:
         yield f"throughput of one stream: {outlook.throughput_factor:.2f} x (batching comes on top of both)"
     if outlook.cost_without is not None and outlook.cost_with is not None:

@@ -12,10 +12,10 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
 from typing import Final
 
 from axolotl_cache.prefix import PolicyName, PrefixMatch, PrefixTree, Ranking, make_ranking
+from axolotl_cache.prefix.agreement import common_length
 
 _NO_BLOCK = 2**32 - 1
 """Behind the last whole block of a prompt that goes on: the tree keeps the last token from being found."""
@@ -93,16 +93,12 @@ def _await_shared(running: list[_Running], asked: list[int], tree: PrefixTree[_N
     if not running:
         return
     known = tree.peek(asked, namespace=_NAMESPACE)
-    waited_for = [each for each in running if _common(each.whole, asked) > known]
+    waited_for = [each for each in running if common_length(each.whole, asked) > known]
     for each in sorted(waited_for):
         running.remove(each)
         _Running(clock.seconds, each.number, each.whole, each.match).end(tree, clock)
     if waited_for:
         heapq.heapify(running)
-
-
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def simulate(

@@ -27,6 +27,10 @@ _ENGINE: Final = "engine"
 _TELLS_EVERY_SECONDS: Final = 2.0
 _MOST_AT_A_DOOR: Final = 10_000
 _HEALTH_SECONDS: Final = 5.0
+_LOGGING: Final = {"enable_access_log": False}
+"""The request log and the figures have all of it; a line a request on a terminal hides the warnings."""
+_ANSWER_SECONDS: Final = 5.0
+"""By which a door outlives the replicas that it passes answers on from."""
 
 
 def build_app(
@@ -79,6 +83,7 @@ def application(spec: Spec, scaling: Scaling) -> Any:
         ray_actor_options={"num_cpus": scaling.cpus, "num_gpus": scaling.gpus},
         request_router_config=router,
         graceful_shutdown_timeout_s=spec.limits.grace_seconds,
+        logging_config=_LOGGING,
         health_check_period_s=_HEALTH_SECONDS,
         **plain(scaling),
     )
@@ -95,6 +100,8 @@ def application(spec: Spec, scaling: Scaling) -> Any:
         name="door",
         num_replicas=scaling.doors,
         max_ongoing_requests=_MOST_AT_A_DOOR,
+        graceful_shutdown_timeout_s=spec.limits.grace_seconds + _ANSWER_SECONDS,
+        logging_config=_LOGGING,
         ray_actor_options={"num_cpus": 0.1},
     )
     return door.bind(engine.bind(spec))

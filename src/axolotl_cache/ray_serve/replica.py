@@ -56,7 +56,7 @@ class EngineReplica:
             self._stack,
             spec.rules,
             spec.limits,
-            LOGGER.info,
+            _report,
             lambda done, total: None,
             spec.adapters,
         )
@@ -65,7 +65,7 @@ class EngineReplica:
         if watching.log is not None:  # one file a replica: lines of two would be mixed
             log = watching.log
             watching = replace(watching, log=log.with_name(f"{log.stem}-{self._name}{log.suffix}"))
-        observer = watching.open(self._stack, spec.rules.model, self._pipeline, LOGGER.info)
+        observer = watching.open(self._stack, spec.rules.model, self._pipeline, _report)
         self._service = Service(self._backend, spec.limits, doors, observer)
         self._others: list[dict[str, Any]] = []
         dashboard = Dashboard(observer, self._pipeline, others=lambda: self._others)
@@ -138,3 +138,8 @@ class EngineReplica:
             return engine.known_tokens(tokens, namespace=namespace) / findable if findable else 1.0
 
         return share
+
+
+def _report(line: str) -> None:
+    """Log a line: what is a warning goes where users of Ray look for warnings."""
+    LOGGER.log(logging.WARNING if line.startswith("warning") else logging.INFO, "%s", line)

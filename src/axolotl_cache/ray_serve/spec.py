@@ -71,11 +71,11 @@ def scaling_of(replicas: str, *, cpus: float, gpus: float) -> Scaling:
         ConfigError: it is neither.
     """
     least, colon, most = replicas.partition(":")
-    try:
-        return Scaling(int(least), int(most if colon else least), cpus=cpus, gpus=gpus)
-    except ValueError:
-        problem = Problem("command line", "--replicas", f"{replicas!r} is neither a number nor MIN:MAX")
-        raise ConfigError([problem]) from None
+    counts = [int(each) if each.isdecimal() else 0 for each in (least, most if colon else least)]
+    if not 1 <= counts[0] <= counts[1]:
+        message = f"{replicas!r}: give a number from 1 on, or the least and the most, as 2 or 1:4"
+        raise ConfigError([Problem("command line", "--replicas", message)])
+    return Scaling(counts[0], counts[1], cpus=cpus, gpus=gpus)
 
 
 def plain(scaling: Scaling) -> dict[str, Any]:

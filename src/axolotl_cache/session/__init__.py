@@ -6,7 +6,8 @@ from axolotl_cache.session.load import load_provider
 from axolotl_cache.session.names import entity_fence, entity_of, names_of
 from axolotl_cache.session.provider import EntityProvider, EntityRecord, ProviderError, Who
 from axolotl_cache.session.records import Records, Seen, Sight
-from axolotl_cache.session.sessions import Session, SessionName, Sessions
+from axolotl_cache.session.session import Session, SessionName
+from axolotl_cache.session.sessions import Sessions
 from axolotl_cache.session.sql_records import SqlQuery, SqlRecords
 
 __all__ = [

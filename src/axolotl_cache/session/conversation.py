@@ -11,6 +11,10 @@ from axolotl_cache.entities import Entity, Extractor, Resolution, Tracker
 from axolotl_cache.request import Message
 
 _NOTHING = Resolution((), ())
+_MESSAGE_BYTES = 96
+"""A digest as text, and its place in a list."""
+_ENTITY_BYTES = 600
+"""What is remembered of an entity: itself, what is known of its mentions, its place in a table."""
 
 
 @dataclass(slots=True)
@@ -56,6 +60,11 @@ class Conversation:
         found = self.tracker.turn(message.content)
         self.about += [entity for entity in found.entities if entity not in self.about]
         return found
+
+    @property
+    def held_bytes(self) -> int:
+        """About what it takes in memory. Cost: O(1)."""
+        return _MESSAGE_BYTES * len(self._seen) + _ENTITY_BYTES * max(len(self.tracker), len(self.about))
 
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` makes it of again. It holds no message, but the entities named in them."""

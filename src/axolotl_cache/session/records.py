@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -18,6 +19,8 @@ from axolotl_cache.session.render import LONGEST_RECORD_CHARACTERS, digest, reco
 
 DEFAULT_TTL_SECONDS: Final = 300.0
 _MOST_RECORDS: Final = 10_000
+_RECORD_BYTES: Final = 700
+"""What a record takes beside its text: its names, its digest, its place in the table."""
 
 
 class Sight(StrEnum):
@@ -83,6 +86,7 @@ class Records:
         plain: takes what has a meaning in prompts out of a record's text.
         dropped_at: returns when records of an entity, of all tenants, were last dropped by another process;
             None if they were not, or long ago.
+        max_bytes: bound on what is kept; what was used longest ago goes. None bounds the number alone.
     """
 
     def __init__(
@@ -92,11 +96,15 @@ class Records:
         *,
         plain: Callable[[str], str] = lambda text: text,
         dropped_at: Callable[[str], float | None] = lambda name: None,
+        max_bytes: int | None = None,
     ) -> None:
         self._provider = provider
         self._clock = clock
         self._plain = plain
         self._dropped_at = dropped_at
+        self._max_bytes = max_bytes
+        self.held_bytes = 0
+        """About what the records take that are kept."""
         self._kinds = frozenset(provider.kinds)
         self._lock = threading.Lock()
         self._known: OrderedDict[tuple[str, str], _Known] = OrderedDict()
@@ -139,7 +147,7 @@ class Records:
             self._drops += 1
             gone = [key for key in self._known if key[1] == entity.canonical]
             for key in gone:
-                del self._known[key]
+                self._forget(key)
             return len(gone)
 
     def take_dropped(self) -> set[str]:
@@ -155,6 +163,7 @@ class Records:
         with self._lock:
             self._drops += 1
             self._known.clear()
+            self.held_bytes = 0
 
     def _record(self, entity: Entity, tenant: str) -> Seen:
         key = (tenant, entity.canonical)
@@ -186,7 +195,7 @@ class Records:
                 return None
             is_dropped = dropped_at is not None and known.fetched_at <= dropped_at
             if is_dropped or now >= known.expires_at:
-                del self._known[key]
+                self._forget(key)
                 if is_dropped:
                     self._dropped.add(key[1])
                 return None
@@ -194,10 +203,17 @@ class Records:
             return known
 
     def _keep(self, key: tuple[str, str], known: _Known) -> None:
+        most = float("inf") if self._max_bytes is None else self._max_bytes
         with self._lock:
+            if key in self._known:
+                self._forget(key)
             self._known[key] = known
-            while len(self._known) > _MOST_RECORDS:
-                self._known.popitem(last=False)
+            self.held_bytes += _size_bytes(known)
+            while len(self._known) > _MOST_RECORDS or self.held_bytes > most:
+                self._forget(next(iter(self._known)))
+
+    def _forget(self, key: tuple[str, str]) -> None:
+        self.held_bytes -= _size_bytes(self._known.pop(key))
 
     def _fetched(self, entity: Entity, tenant: str) -> _Known | None:
         now = self._clock()  # before: its time does not begin when the source at last answers
@@ -225,3 +241,8 @@ class Records:
         if not (isfinite(ttl) and ttl >= 0):
             raise ValueError(f"ttl_seconds is {given!r}: a number of seconds from 0 on is wanted")
         return ttl
+
+
+def _size_bytes(known: _Known) -> int:
+    # A text takes one, two or four bytes a character, by the widest in it.
+    return sys.getsizeof(known.text) + _RECORD_BYTES

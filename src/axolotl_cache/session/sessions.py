@@ -7,7 +7,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -15,57 +14,15 @@ from axolotl_cache.clock import Clock
 from axolotl_cache.entities import Extractor
 from axolotl_cache.erasure import ErasureReport
 from axolotl_cache.errors import StoreError
-from axolotl_cache.prefix import Lease
 from axolotl_cache.session.conversation import Conversation
+from axolotl_cache.session.session import Session, SessionName
 from axolotl_cache.stores import Record, SharedStore
 
 MOST_SESSIONS: Final = 50_000
-"""Sessions kept in this process's memory. What a session's record takes is about 2 KB, its KV not counted."""
+"""Sessions kept in this process's memory, however small they are."""
 CODEC: Final = "session"
 _DROPPED: Final = "dropped"
 _DROPPED_SECONDS: Final = 7 * 86_400.0
-
-
-@dataclass(frozen=True, slots=True)
-class SessionName:
-    """Which session: the same id from another principal, or of another tenant, is another one."""
-
-    tenant: str
-    principal: str
-    id: str
-
-    @property
-    def key(self) -> str:
-        """Of its record in a store: 32 hexadecimal digits."""
-        told = json.dumps([self.tenant, self.principal, self.id]).encode()
-        return blake2b(told, digest_size=16, person=b"axc-session").hexdigest()
-
-    @property
-    def tags(self) -> tuple[str, ...]:
-        """What its record can be removed by."""
-        named = {"tenant": self.tenant, "user": self.principal, "session": self.id}
-        return tuple(f"{kind}:{name}" for kind, name in named.items() if name)
-
-    @property
-    def fence(self) -> str:
-        """Who may find the keys and values of the conversation: the principal; with none, the session."""
-        kind, name = ("user", self.principal) if self.principal else ("session", self.id)
-        return f"{kind}:{name}"
-
-
-@dataclass(eq=False, slots=True)
-class Session:
-    """One session."""
-
-    name: SessionName
-    begun_at: float
-    """When this process first had it, or had it again, in seconds since the epoch."""
-    used_at: float
-    turns: int = 0
-    conversation: Conversation = field(default_factory=Conversation)
-    lease: Lease = field(default_factory=Lease)
-    lock: Any = field(default_factory=threading.Lock, repr=False)
-    """Guards the conversation: turns of one session may come at once."""
 
 
 class Sessions:
@@ -76,6 +33,8 @@ class Sessions:
         clock: seconds since the epoch.
         store: where records outlive the process; None keeps them in memory alone.
         extractor: finds entities; None for the built-in kinds.
+        max_bytes: bound on what they take in memory, their keys and values not counted, as seen at the end
+            of each turn; the sessions idle longest go, and come back from a store. None is no bound.
     """
 
     def __init__(
@@ -85,7 +44,11 @@ class Sessions:
         *,
         store: SharedStore | None = None,
         extractor: Extractor | None = None,
+        max_bytes: int | None = None,
     ) -> None:
+        self.max_bytes = max_bytes
+        self.held_bytes = 0
+        """About what they take in memory, their keys and values not counted."""
         self.timeout_seconds = timeout_seconds
         self._clock = clock
         self._store = store
@@ -105,7 +68,7 @@ class Sessions:
         """Return the session of this name for a turn: the one that is known, or a new one."""
         now = self._clock()
         with self._lock:
-            session = self._sessions.pop(name, None)
+            session = self._take(name) if name in self._sessions else None
             if session is None or now - session.used_at >= self.timeout_seconds or self._is_ended(session):
                 session = self._restored(name, now) or Session(
                     name, now, now, conversation=Conversation(self._extractor)
@@ -113,6 +76,7 @@ class Sessions:
                 self.begun += not session.turns
             session.used_at = now
             self._sessions[name] = session
+            self._count(session)
             return session
 
     def take_idle(self) -> list[Session]:
@@ -123,14 +87,16 @@ class Sessions:
             idle += self._take_erased()
             while self._sessions:
                 oldest = next(iter(self._sessions.values()))
-                if oldest.used_at > deadline and len(self._sessions) <= MOST_SESSIONS:
+                if oldest.used_at > deadline and not self._are_too_many():
                     break
-                idle.append(self._sessions.pop(oldest.name))
+                idle.append(self._take(oldest.name))
         self.expired += len(idle)
         return idle
 
     def save(self, session: Session) -> None:
         """Write a session's record, for after a restart. A store that fails is counted, and nothing more."""
+        with self._lock:
+            self._count(session)
         if self._store is None:
             return
         with session.lock:
@@ -164,7 +130,7 @@ class Sessions:
                 for name in self._sessions
                 if name.id == id and tenant in (None, name.tenant) and principal in (None, name.principal)
             ]
-            gone = [self._sessions.pop(name) for name in names]
+            gone = [self._take(name) for name in names]
         self.ended += len(gone)
         self._remove_stored(id, tenant, principal)
         return gone
@@ -177,7 +143,7 @@ class Sessions:
         """
         with self._lock:
             names = [name for name in self._sessions if tag in name.tags]
-            gone = [self._sessions.pop(name) for name in names]
+            gone = [self._take(name) for name in names]
         report = ErasureReport(entries=len(gone))
         return gone, report if self._store is None else report + self._store.erase(tag)
 
@@ -227,7 +193,25 @@ class Sessions:
             self.store_errors += 1
             return []
         self._erasures = self._store.erasures
-        return [self._sessions.pop(name) for name in gone]
+        return [self._take(name) for name in gone]
+
+    def _are_too_many(self) -> bool:
+        is_large = self.max_bytes is not None and self.held_bytes > self.max_bytes
+        return is_large or len(self._sessions) > MOST_SESSIONS
+
+    def _take(self, name: SessionName) -> Session:
+        """Take a session out. With the lock."""
+        session = self._sessions.pop(name)
+        self.held_bytes -= session.counted_bytes
+        session.counted_bytes = 0
+        return session
+
+    def _count(self, session: Session) -> None:
+        """Count what a session takes now, if it is still one of these. With the lock."""
+        if self._sessions.get(session.name) is session:
+            now_bytes = session.held_bytes  # once: a turn of it may be reading its messages
+            self.held_bytes += now_bytes - session.counted_bytes
+            session.counted_bytes = now_bytes
 
     def _is_ended(self, session: Session) -> bool:
         """Return whether another process has ended it since, by removing its record."""

@@ -99,12 +99,12 @@ def machine(small_model_folder, tmp_path) -> Iterator[Callable[[str], Serving]]:
     made: list[Serving] = []
     tag = uuid4().hex
 
-    def make(url: str) -> Serving:
+    def make(url: str, copies: int = 1) -> Serving:
         content = {
             "base_model": str(small_model_folder),
             "chat_template": "tokenizer_default",
             "inference_settings": {"environment_tag": tag},
-            "cluster_cache": {"connection_string": url, "replication_count": 1},
+            "cluster_cache": {"connection_string": url, "replication_count": copies},
         }
         made.append(Serving(tmp_path / str(len(made)), content))
         return made[-1]
@@ -148,6 +148,21 @@ def test_what_is_invalidated_by_tag_no_machine_serves_a_second_later(machine, va
         assert int(done.stdout) >= 1
         while one.ask(text)[1] == "hit-exact":
             assert time.monotonic() - ended < 1.0, "this second is promised"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("copies", [1, 3])
+def test_fewer_replicas_than_asked_for_are_said_at_the_start_and_in_readyz(machine, valkey, copies):
+    one = machine(valkey.url, copies).wait()
+    soon(lambda: one.get("/readyz")["shared"]["is_up"])
+    assert one.get("/readyz") == {
+        "status": "ok",
+        "shared": {"is_up": True, "copies": 1, "copies_wanted": copies},
+    }
+    warned = [line for line in one.lines if "replication_count is 3, and a write has 1 copy now" in line]
+    assert len(warned) == (copies == 3), one.lines
+    text, _ = one.ask("Hello")
+    assert one.ask("Hello") == (text, "hit-exact"), "it serves all the same"
 
 
 @pytest.mark.slow

@@ -21,7 +21,17 @@ class Watched:
 
     def state(self) -> State:
         tiers = (
-            TierState("prefix_memory", "prefixes", 300, 1000, 3, pinned_bytes=100, evicted=7, refused=1),
+            TierState(
+                "prefix_memory",
+                "prefixes",
+                300,
+                1000,
+                3,
+                pinned_bytes=100,
+                leased_bytes=50,
+                evicted=7,
+                refused=1,
+            ),
             TierState("response_memory", "answers", 50, None, 2, 2000, expired=4),
         )
         nodes = (NodeState("a", memory_bytes=10**6),)
@@ -82,6 +92,7 @@ def test_the_figures_are_those_that_were_counted():
     assert value("time_to_first_token_seconds_bucket", served="miss", le="+Inf") == 3
     assert value("tier_bytes", tier="prefix_memory") == 300
     assert value("tier_max_bytes", tier="prefix_memory") == 1000
+    assert value("tier_leased_bytes", tier="prefix_memory") == 50
     assert value("evictions_total", tier="prefix_memory") == 7
     assert value("num_requests_waiting") == 5
     assert value("engine_computed_tokens_total", phase="decode") == 50

@@ -163,7 +163,7 @@ function memory({ tiers }) {
     const byBytes = tier.max_bytes !== null;
     const share = byBytes ? tier.held_bytes / (tier.max_bytes || 1) : tier.max_entries ? tier.entries / tier.max_entries : null;
     const bound = byBytes ? `of ${format.bytes(tier.max_bytes)}` : tier.max_entries ? `${format.whole(tier.entries)} of ${format.whole(tier.max_entries)} answers` : "no bound";
-    const went = [tier.pinned_bytes ? `${format.bytes(tier.pinned_bytes)} pinned` : "", tier.evicted ? `${format.count(tier.evicted)} evicted` : "", tier.expired ? `${format.count(tier.expired)} expired` : "", tier.refused ? `${format.count(tier.refused)} refused` : ""].filter(Boolean).join(" · ");
+    const went = [tier.pinned_bytes ? `${format.bytes(tier.pinned_bytes)} pinned` : "", tier.leased_bytes ? `${format.bytes(tier.leased_bytes)} held by sessions` : "", tier.evicted ? `${format.count(tier.evicted)} evicted` : "", tier.expired ? `${format.count(tier.expired)} expired` : "", tier.refused ? `${format.count(tier.refused)} refused` : ""].filter(Boolean).join(" · ");
     const said = `${tier.title}: ${format.bytes(tier.held_bytes)}, ${bound}${share === null ? "" : `, ${format.percent(share)}`}`;
     return h("li", {},
       h("div", { class: "meter-head" }, h("span", {}, tier.title), h("b", {}, format.bytes(tier.held_bytes)), h("span", {}, bound)),

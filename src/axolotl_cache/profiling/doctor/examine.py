@@ -9,7 +9,7 @@ from statistics import median
 from typing import Final
 
 from axolotl_cache.config import format_duration
-from axolotl_cache.profiling.changing import ChangingPart, HeadSample, ShuffledParts
+from axolotl_cache.layout import ChangingPart, HeadSample, ShuffledParts
 from axolotl_cache.profiling.doctor.answers import AnswerDifferences
 from axolotl_cache.profiling.doctor.differences import KeyDifferences
 from axolotl_cache.profiling.doctor.finding import Cause, Finding, Symptom
@@ -70,7 +70,7 @@ class Examiner:
         self._keys.see(record, keys)
         self._answers.see(record, keys, self._keys.requests)
         self._lifetimes.see(record, keys.full)
-        self._heads.see(record)
+        self._heads.see(record.messages, prompt=record.prompt, tools=record.tools, principal=record.principal)
         self._told += bool(record.served)
         self._hits += record.served in {"hit-exact", "hit-semantic", "hit-session"}
         name = record.namespace.get("namespace", "")

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from axolotl_cache.language.volatile import masked
 from axolotl_cache.profiling.blocks import digest
 from axolotl_cache.profiling.doctor.finding import Cause
-from axolotl_cache.profiling.masks import masked
 from axolotl_cache.profiling.record import Record
 
 _MARKS: Final = re.compile(

@@ -145,6 +145,7 @@ def _memory(overview: Mapping[str, Any]) -> Iterator[Finding]:
         held, bound = tier["held_bytes"], tier.get("max_bytes")
         if bound and held >= _FULL * bound and (tier.get("evicted") or tier.get("refused")):
             pinned = f", {tier['pinned_bytes']:,} of them pinned" if tier.get("pinned_bytes") else ""
+            pinned += f", {tier['leased_bytes']:,} held by sessions" if tier.get("leased_bytes") else ""
             yield Finding(
                 Symptom.MEMORY_HIGH,
                 Cause.MEMORY_FULL,

@@ -90,12 +90,6 @@ class Context:
         """Whether the last message says all that its answer needs."""
         return not (self.users or self.answers) or stands_alone(self.last)
 
-    @property
-    def proposal(self) -> tuple[Facts, ...]:
-        """The questions of the assistant's last message, or its last sentence if it asks none."""
-        asked = tuple(f for f in self.reply if f.text.rstrip().endswith(("?", "？")))
-        return asked or self.reply[-1:]
-
     def said(self) -> str:
         """Return the text of the user's messages before the last, newest last, at most 2,000 characters."""
         return " ".join(facts.text for facts in self.users)[-2000:]

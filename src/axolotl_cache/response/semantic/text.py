@@ -111,10 +111,3 @@ def segment(run: str) -> Iterator[str]:
         )
         yield run[at : at + size]
         at += size
-
-
-def trigrams(text: str) -> frozenset[str]:
-    """Return the runs of three characters (two in Chinese) of a text in lower case."""
-    text = re.sub(r"[\W_]+", " ", text.lower()).strip()
-    size = 2 if HAN.search(text) else 3
-    return frozenset(text[i : i + size] for i in range(max(1, len(text) - size + 1)))

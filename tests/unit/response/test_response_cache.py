@@ -12,27 +12,7 @@ from functools import partial
 import pytest
 
 from axolotl_cache import SmartInferenceCache
-from axolotl_cache.clock import ManualClock
 from axolotl_cache.errors import StoreError
-
-
-@pytest.fixture
-def clock():
-    return ManualClock()
-
-
-@pytest.fixture(params=["memory", "disk"])
-def make(request, tmp_path, clock):
-    made = []
-
-    def factory(capacity=3, timeout=100, **kwargs):
-        path = tmp_path / "cache" if request.param == "disk" else None
-        made.append(SmartInferenceCache(capacity, timeout, path, clock=clock, **kwargs))
-        return made[-1]
-
-    yield factory
-    for cache in made:
-        cache.close()
 
 
 def test_the_everyday_use_works_word_for_word(tmp_path):

@@ -2,23 +2,13 @@
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
-import yaml
-from click.testing import CliRunner
 
 from axolotl_cache import SmartInferenceCache
-from axolotl_cache.cli.main import main
 from axolotl_cache.response import owner_tags
-
-
-@pytest.fixture
-def config(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    content = {"base_model": "nowhere", "inference_settings": {"persistence_path": "./answers"}}
-    Path("c.yaml").write_text(yaml.safe_dump(content))
-    return "c.yaml"
 
 
 @pytest.fixture
@@ -30,12 +20,9 @@ def cache(config):
         yield made
 
 
-def run(*arguments, code=0):
-    result = CliRunner().invoke(main, ["invalidate", *arguments])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.stderr
-    return result.stdout if code == 0 else result.stderr
+@pytest.fixture
+def run(run_command):
+    return partial(run_command, "invalidate")
 
 
 @pytest.mark.parametrize(
@@ -55,12 +42,12 @@ def run(*arguments, code=0):
         (["--key", "nothing"], ""),
     ],
 )
-def test_what_meets_the_conditions_goes_for_running_programs_too(config, cache, options, gone):
+def test_what_meets_the_conditions_goes_for_running_programs_too(run, config, cache, options, gone):
     assert run(config, *options) == f"{len(gone)}\n"
     assert {*cache} == {*"abc"} - {*gone}
 
 
-def test_a_wrong_answer_is_never_stored_again(config, cache):
+def test_a_wrong_answer_is_never_stored_again(run, config, cache):
     assert run(config, "--key", "c", "--wrong") == "1\n"
     assert run(config, "--key", "c", "--wrong") == "0\n"
     assert cache.set("c", 3) is False
@@ -80,17 +67,17 @@ def test_a_wrong_answer_is_never_stored_again(config, cache):
         (["--session", ""], "empty name"),
     ],
 )
-def test_what_is_not_clear_is_refused_and_nothing_goes(config, cache, options, says):
+def test_what_is_not_clear_is_refused_and_nothing_goes(run, config, cache, options, says):
     assert says in run(config, *options, code=2)
     assert len(cache) == 3
 
 
-def test_where_nothing_was_stored_nothing_is_made(config):
+def test_where_nothing_was_stored_nothing_is_made(run, config):
     assert run(config, "--everything") == "0\n"
     assert not Path("answers").exists()
 
 
-def test_answers_in_a_running_programs_memory_are_out_of_reach(config):
+def test_answers_in_a_running_programs_memory_are_out_of_reach(run, config):
     Path(config).write_text("inference_settings: {enable_persistence: false}\n")
     assert "in the memory of the running program" in run(config, "--everything", code=2)
 

@@ -1,4 +1,4 @@
-"""Requests from what people give: an argument, a JSON Lines file, standard input."""
+"""Requests from what people give: an argument, a JSON Lines file, standard input, and logs of such lines."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def from_file(path: Path, template: Request, system: str | None) -> list[Named]:
         if not line.strip():
             continue
         try:
-            found.append(_from_line(line, str(number), template, system))
+            found.append(from_value(_parsed(line), str(number), template, system))
         except RequestError as error:
             problems.append(Problem(f"{path}:{number}", "request", str(error)))
     if problems:
@@ -72,11 +72,25 @@ def from_file(path: Path, template: Request, system: str | None) -> list[Named]:
     return found
 
 
-def _from_line(line: str, number: str, template: Request, system: str | None) -> Named:
+def _parsed(line: str) -> Any:
     try:
-        value = json.loads(line)
+        return json.loads(line)
     except json.JSONDecodeError as error:
         raise RequestError(f"not JSON ({error}); write one JSON value a line") from error
+
+
+def from_value(value: Any, number: str, template: Request, system: str | None) -> Named:
+    """Return the request of one line, as `from_file` describes it.
+
+    Args:
+        value: what the line holds, as JSON types.
+        number: its name, if it gives itself none.
+        template: carries what the line does not say.
+        system: the system message of a user's text; None for none.
+
+    Raises:
+        RequestError: it is no such line.
+    """
     if isinstance(value, str):
         value = {"user": value}
     if not isinstance(value, dict) or sum(k in value for k in ("prompt", "user", "messages")) != 1:

@@ -2,27 +2,17 @@
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
-import yaml
-from click.testing import CliRunner
 
 from axolotl_cache import SmartInferenceCache
-from axolotl_cache.cli.main import main
 from axolotl_cache.paths import keys_and_values_home
 from axolotl_cache.response import owner_tags
 from axolotl_cache.stores import Record, SqliteStore
 
 CANARY = "yellow-canary"
-
-
-@pytest.fixture
-def config(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    content = {"base_model": "nowhere", "inference_settings": {"persistence_path": "./answers"}}
-    Path("c.yaml").write_text(yaml.safe_dump(content))
-    return "c.yaml"
 
 
 @pytest.fixture
@@ -43,19 +33,16 @@ def blocks(config):
     return folder
 
 
-def run(*arguments, code=0):
-    result = CliRunner().invoke(main, ["erase", *arguments])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.stderr
-    return result.stdout if code == 0 else result.stderr
+@pytest.fixture
+def run(run_command):
+    return partial(run_command, "erase")
 
 
 def holds_canary(folder):
     return any(CANARY.encode() in path.read_bytes() for path in Path(folder).rglob("*") if path.is_file())
 
 
-def test_a_session_goes_from_files_and_running_programs(config, cache):
+def test_a_session_goes_from_files_and_running_programs(run, config, cache):
     assert cache["a"] == CANARY
     assert holds_canary("answers")
     assert run(config, "--session", "s").startswith("erased: 2 entries, 1 files, 260,")
@@ -65,12 +52,12 @@ def test_a_session_goes_from_files_and_running_programs(config, cache):
 
 
 @pytest.mark.parametrize(("owner", "stay"), [(("--tenant", "t"), "bc"), (("--user", "ada"), "ac")])
-def test_so_do_a_tenant_and_a_user(config, cache, owner, stay):
+def test_so_do_a_tenant_and_a_user(run, config, cache, owner, stay):
     assert run(config, *owner).startswith("erased: 1 entries")
     assert {*cache} == {*stay}
 
 
-def test_keys_and_values_on_disk_are_named_and_go_when_asked_for(config, cache, blocks):
+def test_keys_and_values_on_disk_are_named_and_go_when_asked_for(run, config, cache, blocks):
     told = run(config, "--tenant", "t")
     assert f"left: keys and values of prompts in {blocks}" in told
     assert "--keys-and-values" in told
@@ -80,7 +67,7 @@ def test_keys_and_values_on_disk_are_named_and_go_when_asked_for(config, cache, 
     assert {*cache} == {*"bc"}
 
 
-def test_what_can_not_be_erased_is_an_error_that_names_it(config, cache):
+def test_what_can_not_be_erased_is_an_error_that_names_it(run, config, cache):
     stuck = Path("answers") / "cache.sqlite3.damaged-1"
     stuck.mkdir()
     said = run(config, "--session", "s", code=2)
@@ -97,17 +84,17 @@ def test_what_can_not_be_erased_is_an_error_that_names_it(config, cache):
         (["--keys-and-values"], "say whose"),
     ],
 )
-def test_what_is_not_clear_is_refused_and_nothing_goes(config, cache, options, says):
+def test_what_is_not_clear_is_refused_and_nothing_goes(run, config, cache, options, says):
     assert says in run(config, *options, code=2)
     assert len(cache) == 1 + 2
 
 
-def test_where_nothing_was_stored_nothing_is_made(config):
+def test_where_nothing_was_stored_nothing_is_made(run, config):
     assert run(config, "--user", "ada") == "erased: 0 entries, 0 files, 0 bytes\n"
     assert not Path("answers").exists()
 
 
-def test_answers_in_a_running_programs_memory_are_out_of_reach(config):
+def test_answers_in_a_running_programs_memory_are_out_of_reach(run, config):
     Path(config).write_text("inference_settings: {enable_persistence: false}\n")
     assert "in the memory of the running program" in run(config, "--user", "ada", code=2)
 

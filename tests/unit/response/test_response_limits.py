@@ -10,7 +10,6 @@ from decimal import Decimal
 import pytest
 
 from axolotl_cache import SmartInferenceCache
-from axolotl_cache.clock import ManualClock
 from axolotl_cache.request import Saved
 from axolotl_cache.response.lifetime import Lifetime
 from axolotl_cache.response.prices import PriceTable
@@ -18,28 +17,6 @@ from axolotl_cache.response.prices import PriceTable
 
 async def compute_plain():
     return "answer"
-
-
-@pytest.fixture
-def clock():
-    return ManualClock()
-
-
-@pytest.fixture(params=["memory", "disk"])
-def make(request, clock, tmp_path):
-    made = []
-
-    def factory(capacity=3, timeout=100, **kwargs):
-        path = tmp_path / "cache" if request.param == "disk" else None
-        made.append(SmartInferenceCache(capacity, timeout, path, clock=clock, **kwargs))
-        return made[-1]
-
-    yield factory
-    for cache in made:
-        cache._tiers._memory.check_invariants()
-        if cache._tiers._disk is not None:
-            cache._tiers._disk.check_invariants()
-        cache.close()
 
 
 class TestPolicies:
